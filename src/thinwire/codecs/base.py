@@ -1,0 +1,46 @@
+"""What a codec is: a frozen value with an id and a configuration, and no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from thinwire.errors import ConfigError
+from thinwire.layout import Layout
+
+
+@dataclass(frozen=True)
+class Context:
+    """What both ends already know.
+
+    layout: names, shapes, roles and offsets of the flat vector. shared: (n,) an array both ends hold bit for bit.
+    seed: shared randomness, a function of (run seed, round, client, purpose).
+    """
+
+    layout: Layout
+    shared: np.ndarray | None = None
+    seed: int = 0
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Array to bytes and back. `id` names a byte format: changed bytes, new id. Every field has a default."""
+
+    id: ClassVar[str]
+    dtype: ClassVar[str]  # of the arrays it takes and gives: float32 (weights), uint8 (masks), uint32 (votes)
+
+    def encode(self, x: np.ndarray, context: Context) -> bytes:
+        """Payload of an (n,) array, n = context.layout.size."""
+
+    def decode(self, payload: bytes, context: Context) -> np.ndarray:
+        """(n,) array; a hostile payload raises DecodeError or gives an array of the right size, nothing else."""
+
+
+def checked(x: np.ndarray, dtype: Any, context: Context) -> np.ndarray:
+    """The array itself, contiguous, if it has the dtype and the layout's size; else ConfigError."""
+    if x.dtype != dtype or x.shape != (context.layout.size,):
+        allowed = f"a {np.dtype(dtype)} array of shape ({context.layout.size},)"
+        raise ConfigError("x", f"{x.dtype} array of shape {x.shape}", allowed)
+    return np.ascontiguousarray(x)

@@ -1,0 +1,70 @@
+"""Classes of entries that share one probability table, derived from what both ends hold: integers only.
+
+With shared counts an entry's class is its count, folded to at most `bins` classes; without, it is its tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from thinwire.codecs.base import Context
+from thinwire.errors import ConfigError, DecodeError
+
+BINS = (4096, 1024, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+MAX_COUNT = 2**24
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Each entry's key (its count or its tensor) and how many keys there are: the finest classes there can be."""
+
+    index: np.ndarray  # (n,) uint32
+    number: int
+
+    @classmethod
+    def of(cls, context: Context) -> Keys:
+        """Keys from the shared counts if there are any, else from the layout."""
+        if context.shared is None:
+            tensors = np.arange(len(context.layout), dtype=np.uint32)
+            return cls(np.repeat(tensors, context.layout.sizes), max(1, len(context.layout)))
+        shared = context.shared
+        if shared.dtype != np.uint32 or shared.shape != (context.layout.size,):
+            raise ConfigError(
+                "shared", f"{shared.dtype} {shared.shape}", f"uint32 counts of shape ({context.layout.size},)"
+            )
+        number = int(shared.max(initial=0)) + 1
+        if number > MAX_COUNT:
+            raise ConfigError("shared", number - 1, f"counts below {MAX_COUNT}")
+        return cls(np.ascontiguousarray(shared), number)
+
+    def fold(self, bins: int) -> np.ndarray:
+        """Class of every key: key · b // number with b = min(bins, number).  # (number,) int64."""
+        return np.arange(self.number, dtype=np.int64) * min(bins, self.number) // self.number
+
+    def choices(self) -> list[int]:
+        """Numbers of classes worth trying, finest first; each but the finest below the number of keys."""
+        finest = min(self.number, BINS[0])
+        return [finest, *(bins for bins in BINS if bins < finest)]
+
+    def check_bins(self, bins: int) -> int:
+        """The number of classes that a payload names, if the writer could have chosen it; else DecodeError."""
+        if bins not in self.choices():
+            raise DecodeError(f"classes: {bins} classes of {self.number} keys, one of {self.choices()} expected")
+        return bins
+
+
+def gather(fold: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Sum a table's rows by class: (keys, ...) -> (classes, ...)."""
+    gathered = np.zeros((int(fold[-1]) + 1, *table.shape[1:]), dtype=np.int64)
+    np.add.at(gathered, fold, table)
+    return gathered
+
+
+def information(table: np.ndarray) -> float:
+    """Bits that symbols with these counts cost at least: Σ −h log₂(h / Σh) over the rows of (classes, symbols)."""
+    counts = table[table > 0].astype(np.float64)
+    totals = table.sum(axis=1).astype(np.float64)
+    totals = totals[totals > 0]
+    return float((totals * np.log2(totals)).sum() - (counts * np.log2(counts)).sum())

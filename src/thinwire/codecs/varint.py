@@ -1,0 +1,48 @@
+"""Whole numbers as LEB128 varints: seven bits a byte, lowest first, the top bit says that more follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from thinwire.errors import DecodeError
+
+MAX_BITS = 56
+
+
+def write(numbers: Iterable[int]) -> bytes:
+    """Varints one after the other; each number from 0 to 2⁵⁶ − 1."""
+    out = bytearray()
+    for number in numbers:
+        number = int(number)
+        while number >= 0x80:
+            out.append(number & 0x7F | 0x80)
+            number >>= 7
+        out.append(number)
+    return bytes(out)
+
+
+class Reader:
+    """Takes numbers off the front of a payload; `rest()` is what follows them."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.position = 0
+
+    def next(self, most: int = 2**MAX_BITS - 1) -> int:
+        """The next number; DecodeError when the payload ends, the number is above `most` or not written shortest."""
+        value = 0
+        for shift in range(0, MAX_BITS, 7):
+            if self.position >= len(self.payload):
+                raise DecodeError("varint: payload ends inside a number")
+            byte = self.payload[self.position]
+            self.position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if (byte == 0 and shift) or value > most:
+                    raise DecodeError(f"varint: {value} is above {most} or not in its shortest form")
+                return value
+        raise DecodeError(f"varint: longer than {MAX_BITS} bits")
+
+    def rest(self) -> bytes:
+        """All bytes behind the numbers taken so far."""
+        return self.payload[self.position :]

@@ -1,0 +1,124 @@
+"""`votes`: whole numbers 0 … K, range-coded with one static table per class of the previous counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from thinwire.codecs import rangecoder, varint
+from thinwire.codecs.base import Context, checked
+from thinwire.codecs.classes import MAX_COUNT, Keys, gather, information
+from thinwire.errors import ConfigError, DecodeError
+
+SYMBOLS = 256
+
+
+def _low_bits(bound: int) -> int:
+    """How many low bits of 1 … K − 1 go raw, so that 0, K and the rest fit 256 symbols."""
+    return max(0, (max(bound - 2, 0) // (SYMBOLS - 2)).bit_length())
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Counts 0 … K at their conditional entropy given the previous counts (the context's shared ones, if any).
+
+    Up to K = 255 a count is its own symbol. Above, 0 and K keep symbols of their own (a settled federation lives
+    there) and 1 … K − 1 is cut into equal runs of 2ˢ; the s low bits follow raw. Every class sends its histogram:
+    first symbol, span, counts of all symbols of the span but the last, which the class size implies.
+
+    Payload: varint K, varint number of classes, histograms of the classes that have entries, varint length of the
+    range-coded symbols, these, then the low bits, lowest first, filled up to a byte.
+    """
+
+    id: ClassVar[str] = "votes"
+    dtype: ClassVar[str] = "uint32"
+
+    def encode(self, x: np.ndarray, context: Context) -> bytes:
+        """Payload of (n,) uint32 counts below 2²⁴; K is the largest of them."""
+        x, keys = checked(x, np.uint32, context), Keys.of(context)
+        bound = int(x.max(initial=0))
+        if bound >= MAX_COUNT:
+            raise ConfigError("x", bound, f"counts below {MAX_COUNT}")
+        symbols, low = _split(x, bound)
+        joint = keys.index.astype(np.int64) * SYMBOLS + symbols
+        table = np.bincount(joint, minlength=keys.number * SYMBOLS).reshape(keys.number, SYMBOLS)
+        choices = [(bins, gather(keys.fold(bins), table)) for bins in keys.choices() if bins <= 256]
+        bins, counts = min(choices, key=lambda choice: information(choice[1]) + 8 * len(_histograms(choice[1])))
+        cumulative = np.stack([rangecoder.normalise(row) for row in counts])
+        index = keys.fold(bins).astype(np.uint32)[keys.index]
+        coded = rangecoder.encode_symbols(symbols, index, cumulative, 1.05 * information(counts) + 1024)
+        return varint.write([bound, bins]) + _histograms(counts) + varint.write([len(coded)]) + coded + low
+
+    def decode(self, payload: bytes, context: Context) -> np.ndarray:
+        """(n,) uint32; every class must have the histogram that the payload names, else DecodeError."""
+        keys, reader = Keys.of(context), varint.Reader(payload)
+        bound = reader.next(most=MAX_COUNT - 1)
+        fold = keys.fold(keys.check_bins(reader.next(most=256)))
+        sizes = gather(fold, np.bincount(keys.index, minlength=keys.number))
+        counts = np.stack([_histogram(reader, int(size)) for size in sizes])
+        length = reader.next(most=len(payload))
+        coded, low = reader.rest()[:length], reader.rest()[length:]
+        cumulative = np.stack([rangecoder.normalise(row) for row in counts])
+        index = fold.astype(np.uint32)[keys.index]
+        symbols = rangecoder.decode_symbols(coded, index, cumulative)
+        found = np.bincount(index.astype(np.int64) * SYMBOLS + symbols, minlength=counts.size)
+        if (found != counts.ravel()).any():
+            raise DecodeError("votes: the symbols do not have the histogram that the payload names")
+        return _join(symbols, low, bound)
+
+
+def _split(x: np.ndarray, bound: int) -> tuple[np.ndarray, bytes]:
+    """Symbols (n,) uint32 and the packed low bits of the counts 1 … K − 1."""
+    if not (shift := _low_bits(bound)):
+        return x, b""
+    inner = (x > 0) & (x < bound)
+    symbols = np.where(inner, ((x - 1) >> np.uint32(shift)) + 1, np.where(x == 0, 0, SYMBOLS - 1)).astype(np.uint32)
+    low = (x[inner, None] - 1) >> np.arange(shift, dtype=np.uint32) & 1  # (inner, shift)
+    return symbols, np.packbits(low.astype(np.uint8), bitorder="little").tobytes()
+
+
+def _join(symbols: np.ndarray, packed: bytes, bound: int) -> np.ndarray:
+    """Inverse of `_split`; DecodeError when a symbol is above K or the low bits have another length."""
+    shift = _low_bits(bound)
+    inner = (symbols > 0) & (symbols < (SYMBOLS - 1 if shift else bound))
+    expected = (int(inner.sum()) * shift + 7) // 8 if shift else 0
+    if len(packed) != expected:
+        raise DecodeError(f"votes: {len(packed)} bytes of low bits, expected {expected}")
+    if not shift:
+        if symbols.max(initial=0) > bound:
+            raise DecodeError(f"votes: a count of {symbols.max()} above the bound {bound}")
+        return symbols
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=int(inner.sum()) * shift, bitorder="little")
+    low = (bits.reshape(-1, shift).astype(np.uint32) << np.arange(shift, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+    counts = np.where(symbols == 0, 0, bound).astype(np.uint32)
+    counts[inner] = ((symbols[inner] - 1) << np.uint32(shift)) + low + 1
+    if counts.max(initial=0) > bound:
+        raise DecodeError(f"votes: a count of {counts.max()} above the bound {bound}")
+    return counts
+
+
+def _histograms(counts: np.ndarray) -> bytes:
+    """The histograms of all classes that have entries: (classes, symbols) counts."""
+    out = []
+    for row in counts[counts.sum(axis=1) > 0]:
+        present = np.flatnonzero(row)
+        first, last = int(present[0]), int(present[-1])
+        out.append(varint.write([first, last - first, *row[first:last]]))
+    return b"".join(out)
+
+
+def _histogram(reader: varint.Reader, size: int) -> np.ndarray:
+    """One class's counts (symbols,), taken off the payload; all zero for a class without entries."""
+    row = np.zeros(SYMBOLS, dtype=np.int64)
+    if size:
+        first = reader.next(most=SYMBOLS - 1)
+        last = first + reader.next(most=SYMBOLS - 1 - first)
+        for symbol in range(first, last):
+            row[symbol] = reader.next(most=size)
+            size -= int(row[symbol])
+            if size < 0:
+                raise DecodeError("votes: a histogram names more entries than its class has")
+        row[last] = size
+    return row

@@ -1,0 +1,165 @@
+"""Frame: the envelope of everything that travels. FORMAT.md is the specification; this module is its only reader.
+
+All integers are little-endian. A frame is header (33 bytes), section table (6 bytes a section), sections, CRC-32.
+The reader checks in the order of the bytes and refuses with one message per way to be wrong.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from zlib import crc32
+
+from thinwire.errors import ConfigError, DecodeError
+
+MAGIC = b"TW"
+VERSION = 1
+MAX_SAMPLES = 2**24
+MAX_SECTION_BYTES = 2**31
+NO_BASE = 2**32 - 1  # the base version of a frame that builds on nothing
+
+_HEADER = struct.Struct("<2sBBIIII8sIB")
+_SECTION = struct.Struct("<HI")
+_CHECKSUM = struct.Struct("<I")
+OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
+SECTION_OVERHEAD_BYTES = _SECTION.size
+
+
+class Kind(IntEnum):
+    """What a frame is for."""
+
+    KEYFRAME = 1
+    STEP = 2
+    UPDATE = 3
+    MODEL = 4
+    REQUEST = 5  # a client asks for a keyframe
+
+
+class Section(IntEnum):
+    """What a section holds."""
+
+    VALUES = 1  # a codec's payload, coded without a shared array
+    VALUES_SHARED = 2  # a codec's payload, coded with the shared array of the frame's version
+    STEP = 3  # one step of the sequence of global models
+    TOTAL = 4  # number of masks that the votes count, as a varint
+    SEED = 5  # seed of the frozen weights (8 bytes) and their digest (8 bytes)
+    CONFIG = 6  # JSON: the model's name and arguments
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame's fields; `sections` are (what it holds, its bytes) in order.
+
+    `round` is the version that a keyframe or step leads to, and the version that an update was trained from.
+    `base` is the version that a step frame builds on, NO_BASE for all other kinds.
+    """
+
+    kind: Kind
+    run: int
+    round: int
+    codec: int
+    layout: bytes
+    sections: tuple[tuple[int, bytes], ...] = ()
+    base: int = NO_BASE
+    samples: int = 0
+
+    def all(self, wanted: Section) -> list[bytes]:
+        """Bytes of every section of one sort, in order."""
+        return [data for sort, data in self.sections if sort == wanted]
+
+    def one(self, wanted: Section) -> bytes:
+        """Bytes of the section that must be there exactly once; DecodeError if it is not."""
+        found = self.all(wanted)
+        if len(found) != 1:
+            raise DecodeError(f"frame: {len(found)} sections {wanted.name.lower()}, exactly 1 expected")
+        return found[0]
+
+
+def write(frame: Frame) -> bytes:
+    """Bytes of a frame: 37 + 6 a section more than its sections hold. ConfigError on fields out of range."""
+    _check_fields(frame)
+    header = _HEADER.pack(
+        MAGIC, VERSION, frame.kind, frame.run, frame.round, frame.base,
+        frame.codec, frame.layout, frame.samples, len(frame.sections),
+    )  # fmt: skip
+    table = b"".join(_SECTION.pack(sort, len(data)) for sort, data in frame.sections)
+    body = b"".join([header, table, *(data for _, data in frame.sections)])
+    return body + _CHECKSUM.pack(crc32(body))
+
+
+def _check_fields(frame: Frame) -> None:
+    fields = [(name, getattr(frame, name), 2**32) for name in ("run", "round", "base", "codec")]
+    fields += [("samples", frame.samples, MAX_SAMPLES + 1), ("sections", len(frame.sections), 256)]
+    fields += [("section", len(data), MAX_SECTION_BYTES) for _, data in frame.sections]
+    for field, value, bound in fields:
+        if not 0 <= value < bound:
+            raise ConfigError(f"frame.{field}", value, f"0 to {bound - 1}")
+    if len(frame.layout) != 8:
+        raise ConfigError("frame.layout", frame.layout, "a digest of 8 bytes")
+
+
+def read(data: bytes) -> Frame:
+    """The frame that the bytes hold; DecodeError names the first thing that is wrong. Sections are copied last."""
+    if len(data) < OVERHEAD_BYTES:
+        raise DecodeError(f"frame: {len(data)} bytes, at least {OVERHEAD_BYTES} needed")
+    magic, version, kind, run, round, base, codec, layout, samples, count = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise DecodeError(f"frame: starts with {magic!r}, not {MAGIC!r}")
+    if version != VERSION:
+        raise DecodeError(f"frame: format version {version}, this reader knows {VERSION}")
+    if kind not in Kind.__members__.values():
+        raise DecodeError(f"frame: unknown kind {kind}")
+    if (base == NO_BASE) == (kind == Kind.STEP):
+        raise DecodeError("frame: a step names its base version and nothing else does")
+    if samples > MAX_SAMPLES:
+        raise DecodeError(f"frame: {samples} samples, at most {MAX_SAMPLES} allowed")
+    spans = _section_spans(data, count)
+    if crc32(memoryview(data)[: -_CHECKSUM.size]) != _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)[0]:
+        raise DecodeError("frame: checksum does not match")
+    sections = tuple((sort, bytes(data[start:stop])) for sort, start, stop in spans)
+    return Frame(Kind(kind), run, round, codec, layout, sections, base, samples)
+
+
+def _section_spans(data: bytes, count: int) -> list[tuple[int, int, int]]:
+    """(sort, first byte, end) of each section; DecodeError unless sections and checksum fill the frame exactly."""
+    start = _HEADER.size + count * _SECTION.size
+    if len(data) < start + _CHECKSUM.size:
+        raise DecodeError(f"frame: {len(data)} bytes end inside the table of {count} sections")
+    spans = []
+    for index in range(count):
+        sort, length = _SECTION.unpack_from(data, _HEADER.size + index * _SECTION.size)
+        if sort not in Section.__members__.values():
+            raise DecodeError(f"frame: unknown sort {sort} of section {index}")
+        spans.append((sort, start, start + length))
+        start += length
+    if start + _CHECKSUM.size != len(data):
+        raise DecodeError(f"frame: sections end at byte {start}, the checksum starts at {len(data) - _CHECKSUM.size}")
+    return spans
+
+
+def expect(
+    frame: Frame,
+    *,
+    run: int | None = None,
+    kinds: tuple[Kind, ...] = tuple(Kind),
+    round: int | None = None,
+    codec: int | None = None,
+    layout: bytes | None = None,
+) -> Frame:
+    """The same frame if it is what the receiver waits for; else DecodeError, one message a field."""
+    if run is not None and frame.run != run:
+        raise DecodeError(f"frame: of run {frame.run:08x}, this is run {run:08x}")
+    if frame.kind not in kinds:
+        raise DecodeError(
+            f"frame: kind {frame.kind.name.lower()}, expected {' or '.join(k.name.lower() for k in kinds)}"
+        )
+    if round is not None and frame.round != round:
+        raise DecodeError(f"frame: of round {frame.round}, this is round {round}")
+    if codec is not None and frame.codec != codec:
+        raise DecodeError(
+            f"frame: codec tag {frame.codec:08x}, expected {codec:08x}: the two ends differ in configuration"
+        )
+    if layout is not None and frame.layout != layout:
+        raise DecodeError(f"frame: layout {frame.layout.hex()}, expected {layout.hex()}: the two ends differ in model")
+    return frame

@@ -1,0 +1,23 @@
+"""Methods: what is broadcast, what a client does, how updates are merged. One algorithm a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import e
+from typing import Any
+
+from thinwire.methods.base import Data, Method, Setup, Update
+from thinwire.methods.fedavg import fedavg
+from thinwire.methods.fedpm import fedpm
+
+METHODS: dict[str, Callable[[Setup, Mapping[str, Any]], Method]] = {"fedavg": fedavg, "fedpm": fedpm}
+
+# What an experiment file may leave out, where a method needs something else than the general defaults.
+DEFAULTS: dict[str, dict[str, Any]] = {"fedpm": {"local": {"optimizer": "adam", "lr": 0.1, "batch_size": 128}}}
+
+# Named experiment fragments: `--method NAME` is the same as writing the fragment into the experiment file.
+PRESETS: dict[str, dict[str, Any]] = {
+    "fedpm-authors": {"method": {"name": "fedpm", "gain": e, "epsilon": 0.01, "straight_through": "probability"}},
+}
+
+__all__ = ["DEFAULTS", "METHODS", "PRESETS", "Data", "Method", "Setup", "Update", "fedavg", "fedpm"]

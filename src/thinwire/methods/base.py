@@ -1,0 +1,128 @@
+"""What a method is: a frozen record of plain functions over plain values. State in, state out, bytes across."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from thinwire import frame as frames
+from thinwire import rng
+from thinwire.codecs import Codec, Context, tag
+from thinwire.errors import ConfigError, DecodeError
+from thinwire.frame import Frame, Kind, Section
+from thinwire.train import Local
+from thinwire.versions import Held
+
+ServerState = Any  # a frozen dataclass of the method's own: arrays, whole numbers, bytes, tuples of bytes, History
+ClientState = dict[str, np.ndarray]  # what one client keeps between rounds; empty for a method without memory
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is built from; server and clients are given the same one."""
+
+    build: Callable[[], nn.Module]
+    local: Local
+    seed: int = 0
+    run: int = 0
+    fraction: float = 1.0
+    device: str = "cpu"
+    uplink: Codec | None = None
+    downlink: Codec | None = None
+    error_feedback: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """One client's samples in one round: x (n, ...) float32, y (n, ...) int64."""
+
+    client: int
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Update:
+    """A client's decoded and checked frame. `marginal_bits`: a named bound, what coding it alone would cost."""
+
+    samples: int
+    value: np.ndarray
+    marginal_bits: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One algorithm. The functions hold no state between calls but scratch memory."""
+
+    name: str
+    parameters: int  # of the dense model that the method stands for: what bits per parameter divide by
+    init: Callable[[], ServerState]
+    client_init: Callable[[int], ClientState]
+    cohort: Callable[[ServerState, int, np.random.Generator], list[int]]
+    version: Callable[[ServerState], int]
+    broadcast: Callable[[ServerState, int | None], bytes]
+    receive: Callable[[bytes, Held | None, int | None], Held]
+    train: Callable[[Held, ClientState, Data], tuple[bytes, ClientState, dict[str, float]]]
+    evaluate: Callable[[Held, ClientState, Data], dict[str, float]]
+    read: Callable[[ServerState, int, bytes], Update]
+    merge: Callable[[ServerState, Iterable[Update]], ServerState]
+    model: Callable[[ServerState], nn.Module]
+    ship: Callable[[ServerState, dict[str, Any]], bytes]  # the model file; the dict describes the architecture
+    uplink: Codec
+    downlink: Codec
+
+
+def sample_cohort(fraction: float, clients: int, draw: np.random.Generator) -> list[int]:
+    """Clients of a round: ⌈fraction · clients⌋, at least one, drawn without replacement, in ascending order."""
+    size = max(1, round(fraction * clients))
+    return sorted(int(client) for client in draw.choice(clients, size=min(size, clients), replace=False))
+
+
+def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A fresh model whose initial weights depend on the seed alone; torch's own generator is left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.integer(seed, purpose="model-init"))
+        return build()
+
+
+def update_frame(setup: Setup, codec: Codec, version: int, x: np.ndarray, context: Context, samples: int) -> bytes:
+    """A client's answer: one section, whose sort says whether the shared array was used."""
+    section = Section.VALUES if context.shared is None else Section.VALUES_SHARED
+    sections = ((section, codec.encode(x, context)),)
+    layout = context.layout.digest
+    return frames.write(Frame(Kind.UPDATE, setup.run, version, tag(codec), layout, sections, samples=samples))
+
+
+def read_update(setup: Setup, codec: Codec, version: int, layout: bytes, data: bytes) -> Frame:
+    """A client's frame, checked against run, round, codec and layout; DecodeError with the reason."""
+    frame = frames.read(data)
+    frames.expect(frame, run=setup.run, kinds=(Kind.UPDATE,), round=version, codec=tag(codec), layout=layout)
+    if not frame.samples:
+        raise DecodeError("update: 0 samples")
+    return frame
+
+
+def codec_for(codec: Codec | None, default: Codec, dtype: str, where: str) -> Codec:
+    """The codec chosen, or the default; ConfigError if it is for arrays of another kind."""
+    chosen = codec or default
+    if chosen.dtype != dtype:
+        raise ConfigError(where, chosen.id, f"a codec for {dtype} arrays, {default.id} for example")
+    return chosen
+
+
+def assemble(name: str, algorithm: Any, parameters: int) -> Method:
+    """The record that names an algorithm's functions; what it does not define takes the plain form."""
+    plain: dict[str, Any] = {
+        "client_init": lambda client: {},
+        "cohort": lambda state, clients, draw: sample_cohort(algorithm.setup.fraction, clients, draw),
+        "version": lambda state: state.history.version,
+    }
+    names = [field.name for field in fields(Method) if field.name not in ("name", "parameters")]
+    parts = {part: getattr(algorithm, part, None) or plain[part] for part in names}
+    return Method(name=name, parameters=parameters, **parts)

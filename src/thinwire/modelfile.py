@@ -1,0 +1,129 @@
+"""Model files: `model.tw` is a frame with seed and one range-coded mask, `model.safetensors` the plain weights.
+
+A file names a model of the library, never code to import: for a model of one's own, `load` is given the module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from thinwire import frame as frames
+from thinwire.codecs import Context, Mask, tag, varint
+from thinwire.errors import ConfigError, DecodeError
+from thinwire.frame import Frame, Kind, Section
+from thinwire.models import MODELS
+from thinwire.parameterisations import Masked, frozen_weights, mask_layout
+from thinwire.tensors import FlatModel
+
+MAX_CONFIG_BYTES = 65_536
+
+
+def save_bytes(data: bytes, path: Path) -> Path:
+    """Write a file under a temporary name, then rename it: it is whole or it is not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def mask_frame(model: dict[str, Any], flat: FlatModel, seed: int, gain: float, mask: np.ndarray) -> bytes:
+    """Bytes of a seed + mask model file; `model` describes the architecture: name, shape, classes."""
+    layout, codec = mask_layout(flat.layout), Mask()
+    config = json.dumps(model | {"gain": gain}, sort_keys=True, separators=(",", ":")).encode()
+    sections = (
+        (Section.CONFIG, config),
+        (Section.SEED, varint.write([seed])),
+        (Section.VALUES, codec.encode(mask, Context(layout))),
+    )
+    return frames.write(Frame(Kind.MODEL, 0, 0, tag(codec), flat.layout.digest, sections))
+
+
+def dense_bytes(model: nn.Module, description: dict[str, Any]) -> bytes:
+    """Bytes of a safetensors file with the model's state and, as metadata, what architecture it is."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    return save(tensors, metadata={"thinwire": json.dumps(description, sort_keys=True)})
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The model of a `model.tw` or `model.safetensors` file, in evaluation mode.
+
+    `model`: an instance of the architecture, needed when the run's model was not one of the library's.
+    DecodeError when the file is broken, ConfigError when the architecture is needed or differs.
+    """
+    data = Path(path).read_bytes()
+    loaded = _load_mask(data, model) if data[: len(frames.MAGIC)] == frames.MAGIC else _load_dense(data, model)
+    return loaded.eval()
+
+
+def _architecture(description: Any, model: nn.Module | None) -> nn.Module:
+    """The module to fill: the one given, else the library's model that the file names."""
+    if model is not None:
+        return model
+    if not isinstance(description, dict) or description.get("name") not in MODELS:
+        raise ConfigError("model", None, "the file's model is not one of the library's: pass load(path, model=...)")
+    shape, classes = description.get("shape"), description.get("classes")
+    if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 2**20 for n in [*shape, classes]):
+        raise DecodeError("model file: shape and classes must be positive whole numbers")
+    return MODELS[description["name"]](tuple(shape), classes)
+
+
+def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:
+    frame = frames.expect(frames.read(data), kinds=(Kind.MODEL,), codec=tag(Mask()))
+    config = _json(frame.one(Section.CONFIG))
+    gain = config.get("gain")
+    if not isinstance(gain, float) or not 0 < gain < 1e6:
+        raise DecodeError(f"model file: gain {gain!r} is not a positive number")
+    flat = FlatModel(_architecture(config, model))
+    frames.expect(frame, layout=flat.layout.digest)
+    layout = mask_layout(flat.layout)
+    mask = Mask().decode(frame.one(Section.VALUES), Context(layout))
+    seed = varint.Reader(frame.one(Section.SEED)).next()
+    set_mask(flat, seed, gain, mask)
+    return flat.model
+
+
+def set_mask(flat: FlatModel, seed: int, gain: float, mask: np.ndarray) -> None:
+    """Make a model's weights the frozen ones of the seed times the mask (d,)."""
+    import torch
+
+    frozen = frozen_weights(mask_layout(flat.layout), seed, gain)
+    Masked(flat, frozen).write(torch.from_numpy(mask.astype(np.float32)))
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(data[:MAX_CONFIG_BYTES])
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"model file: its description is not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise DecodeError("model file: its description is not a table")
+    return config
+
+
+def _load_dense(data: bytes, model: nn.Module | None) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise DecodeError(f"model file: neither a thinwire frame nor safetensors ({error})") from None
+    description = _json((header.get("__metadata__") or {}).get("thinwire", "{}").encode())
+    target = _architecture(description, model)
+    try:
+        target.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ConfigError("model", type(target).__name__, " ".join(str(error).split())) from None
+    return target

@@ -1,0 +1,9 @@
+"""Reads run folders as files and shows them: tables for a terminal, one self-contained page for people."""
+
+from __future__ import annotations
+
+from thinwire.report.page import write_report
+from thinwire.report.runs import Run, read_run
+from thinwire.report.tables import human_bytes, markdown_table, run_labels, summary_rows
+
+__all__ = ["Run", "human_bytes", "markdown_table", "read_run", "run_labels", "summary_rows", "write_report"]

@@ -1,0 +1,151 @@
+"""Charts as plain plotly figures (dicts), drawn from the rounds of runs; plotly itself is not needed here.
+
+Every text that comes from a run is escaped, because plotly reads the text of a chart as HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from thinwire.report.runs import Run
+from thinwire.report.tables import human_bytes, percent, significant
+
+Figure = dict[str, Any]
+
+# Middle tones: each keeps a contrast of about 3:1 or more on both the light and the dark page.
+RUN_COLOURS = (
+    "#3f7ac4",
+    "#d9762b",
+    "#3a9a62",
+    "#c9504a",
+    "#8a68c4",
+    "#1f9aa8",
+    "#c7629f",
+    "#8c8f1f",
+    "#95694a",
+    "#7b8794",
+    "#5a62d8",
+    "#b8860b",
+)
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+BOUND_MARK = {"symbol": "line-ew-open", "size": 16}  # seen only where one round leaves no line to dash
+MOST_TICKS = 6
+LADDERS = (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3), ((1,), 6), ((1,), 300))  # steps, decades
+
+
+def run_colour(index: int) -> str:
+    """Give the colour of the run at `index`, the same in every chart and table."""
+    return RUN_COLOURS[index % len(RUN_COLOURS)]
+
+
+def accuracy_by_bytes(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
+    """Draw accuracy (%) against all bytes so far (log axis), a line a run; None without a point to draw."""
+    traces = []
+    for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        rows = [row for row in run.rounds if row["accuracy"] is not None and (row["total_bytes"] or 0) > 0]
+        notes = [
+            f"{percent(row['accuracy'])} · {human_bytes(row['total_bytes'])} · round {row['round']}" for row in rows
+        ]
+        points = [(row["total_bytes"], 100 * row["accuracy"]) for row in rows]
+        traces += _trace(index, label, points, notes)
+    if not traces:
+        return None
+    x_axis = _log_axis([x for trace in traces for x in trace["x"]], lambda n: human_bytes(n, digits=1))
+    x_axis["title"] = {"text": "bytes so far, both directions (log scale)"}
+    return _figure(traces, x_axis, {"title": {"text": "accuracy (%)"}}, height=420)
+
+
+def bpp_by_round(runs: Sequence[Run], labels: Sequence[str], key: str, bound_key: str | None = None) -> Figure | None:
+    """Draw bits per parameter of `key` by round and, dashed, the theoretical bound of `bound_key`; None if empty."""
+    traces = []
+    for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        traces += _bpp_trace(index, run, label, key)
+        if bound_key:
+            bound = _bpp_trace(index, run, f"{label}, bound", bound_key)
+            traces += [{**trace, "line": {**trace["line"], "dash": "dash"}, "marker": BOUND_MARK} for trace in bound]
+    if not traces:
+        return None
+    y_axis = _bpp_axis([y for trace in traces for y in trace["y"]])
+    return _figure(traces, _round_axis(max(x for trace in traces for x in trace["x"])), y_axis, height=340)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Give two to six round values within [low, high], 0 < low; where fewer than two fit, the two or more around it."""
+    for steps, stride in LADDERS:
+        ladder = [step * 10.0**decade for decade in range(-300, 301, stride) for step in steps]
+        first, end = bisect_left(ladder, low), bisect_right(ladder, high)
+        if end - first < 2:
+            first, end = bisect_right(ladder, low) - 1, max(bisect_left(ladder, high), bisect_right(ladder, low)) + 1
+        if end - first <= MOST_TICKS:
+            break
+    return ladder[first:end]
+
+
+def _bpp_trace(index: int, run: Run, label: str, key: str) -> list[Figure]:
+    points = [(row["round"], row[key]) for row in run.rounds if (row[key] or 0) > 0]
+    return _trace(index, label, points, [f"{significant(bpp)} bits per parameter · round {n}" for n, bpp in points])
+
+
+def _trace(index: int, label: str, points: Sequence[tuple[float, float]], notes: Sequence[str]) -> list[Figure]:
+    """Give one line as a list, empty where there is no point; `meta` is the run that the page shows or hides."""
+    if not points:
+        return []
+    colour = run_colour(index)
+    x, y = zip(*points, strict=True)
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers" if len(points) == 1 else "lines",
+        "x": list(x),
+        "y": list(y),
+        "name": escape(label),
+        "meta": index,
+        "text": [f"<b>{escape(label)}</b><br>{note}" for note in notes],
+        "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 5},
+    }
+    return [line]
+
+
+def _round_axis(last: int) -> Figure:
+    """Number whole rounds only, however few there are."""
+    few = {"dtick": 1, "range": [0.5, last + 0.5]} if last <= MOST_TICKS else {}
+    return {"title": {"text": "round"}, "tickformat": "d", **few}
+
+
+def _bpp_axis(values: Sequence[float]) -> Figure:
+    """Start the axis at zero, or make it logarithmic where one line would press another flat."""
+    if max(values) <= 20 * min(values):
+        return {"title": {"text": "bits per parameter"}, "range": [0, 1.08 * max(values)]}
+    axis = _log_axis(values, lambda value: f"{value:.10f}".rstrip("0").rstrip("."))
+    return {**axis, "title": {"text": "bits per parameter (log scale)"}}
+
+
+def _log_axis(values: Sequence[float], write: Callable[[float], str]) -> Figure:
+    ticks = log_ticks(min(values), max(values))
+    low, high = math.log10(min(*values, ticks[0])), math.log10(max(*values, ticks[-1]))
+    room = 0.03 * (high - low)
+    limits = [low - room, high + room]
+    return {"type": "log", "tickvals": ticks, "ticktext": [write(tick) for tick in ticks], "range": limits}
+
+
+def _figure(traces: list[Figure], x_axis: Figure, y_axis: Figure, height: int) -> Figure:
+    """Put lines on quiet axes; the page's style sheet gives ink and rules their light or dark colour."""
+    quiet = {"zeroline": False, "showline": False, "ticks": "", "automargin": True}
+    layout = {
+        "height": height,
+        "margin": {"l": 48, "r": 12, "t": 28, "b": 44},
+        "font": {"family": FONT, "size": 12},
+        "showlegend": False,
+        "hovermode": "closest",
+        "dragmode": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": {**quiet, "showgrid": False, **x_axis},
+        "yaxis": {**quiet, **y_axis},
+    }
+    return {"data": traces, "layout": layout}

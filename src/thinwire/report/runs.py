@@ -1,0 +1,191 @@
+"""A run folder read back: `config.toml`, `rounds.jsonl` and, once the run is done, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinwire.errors import DataError
+
+SUMMARY_NUMBERS = (
+    "parameters",
+    "rounds",
+    "accuracy",
+    "best_accuracy",
+    "model_accuracy",
+    "up_bytes",
+    "down_bytes",
+    "evaluate_bytes",
+    "mean_up_bpp",
+    "mean_down_bpp",
+    "last_up_bpp",
+    "model_bytes",
+    "model_bpp",
+    "wall_seconds",
+)
+ROUND_NUMBERS = (
+    "accuracy",
+    "loss",
+    "up_bytes",
+    "down_bytes",
+    "evaluate_bytes",
+    "up_bpp",
+    "down_bpp",
+    "up_bpp_marginal",
+    "total_bytes",
+)
+NAME_FIELDS = {
+    "method": ("name",),
+    "uplink": ("id",),
+    "downlink": ("id",),
+    "data": ("name", "path", "load"),
+    "model": ("name", "build"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its files tell it.
+
+    `summary` holds the keys of `summary.json`; for an unfinished run those that the configuration and the finished
+    rounds give. `rounds` has one dict a finished round. A number that is absent or not finite is None in both.
+    """
+
+    path: Path
+    config_text: str
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    finished: bool = True
+
+
+def read_run(path: str | Path) -> Run:
+    """Read one run folder; a run without `summary.json` counts as unfinished.
+
+    Raises:
+        DataError: the folder or one of its files is missing or broken; one line that names it and says how.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a run folder")
+    config_text = _text(folder / "config.toml")
+    config = _config(config_text, folder / "config.toml")
+    rounds = _rounds(folder / "rounds.jsonl")
+    summary_file = folder / "summary.json"
+    if not summary_file.exists():
+        return Run(folder, config_text, _summary_so_far(config, rounds), rounds, finished=False)
+    summary = _with_numbers(_object(_text(summary_file), str(summary_file)), SUMMARY_NUMBERS, str(summary_file))
+    return Run(folder, config_text, summary, rounds)
+
+
+def total_bytes(run: Run) -> int | None:
+    """All bytes of a run, both directions and evaluation broadcasts; None where the run says nothing of bytes."""
+    parts = [run.summary.get(key) for key in ("up_bytes", "down_bytes", "evaluate_bytes")]
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{file}: missing") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _text(file: Path) -> str:
+    try:
+        return _bytes(file).decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: not UTF-8 text") from None
+
+
+def _config(text: str, file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(f"{file}: not TOML ({error})") from None
+
+
+def _object(text: str | bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: not JSON") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not a JSON object")
+    return value
+
+
+def _rounds(file: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a ledger: a last line without its line end was cut by a crash and is left out."""
+    *lines, _cut = _bytes(file).split(b"\n")
+    return [_round(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _round(line: bytes, where: str) -> dict[str, Any]:
+    row = _with_numbers(_object(line, where), ROUND_NUMBERS, where)
+    if not isinstance(row.get("round"), int):
+        raise DataError(f"{where}: round = {row.get('round')!r} is not a whole number")
+    row["seconds"] = row.get("seconds") or {}
+    row["dropped"] = row.get("dropped") or []
+    if not isinstance(row["seconds"], dict):
+        raise DataError(f"{where}: seconds is not an object of stage and seconds")
+    if not isinstance(row["dropped"], list) or not all(isinstance(entry, dict) for entry in row["dropped"]):
+        raise DataError(f"{where}: dropped is not a list of objects")
+    row["seconds"] = _with_numbers(row["seconds"], tuple(row["seconds"]), f"{where}, seconds")
+    return row
+
+
+def _with_numbers(row: Mapping[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
+    """Copy `row` with every one of `keys` a finite number or None, so that no reader has to look again."""
+    return {**row, **{key: _number(row.get(key), f"{where}: {key}") for key in keys}}
+
+
+def _number(value: object, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{where} is not a number")
+    return value if -1e300 < value < 1e300 else None  # a diverged loss is NaN; it has no place on an axis
+
+
+def _summary_so_far(config: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give what an unfinished run already knows, under the keys of `summary.json`."""
+    accuracies = _column(rounds, "accuracy")
+    up_bpps, down_bpps = _column(rounds, "up_bpp"), _column(rounds, "down_bpp")
+    totals = {key: sum(_column(rounds, key)) for key in ("up_bytes", "down_bytes", "evaluate_bytes")}
+    return {
+        **dict.fromkeys(SUMMARY_NUMBERS),
+        **_names(config),
+        **totals,
+        "rounds": len(rounds),
+        "accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+        "mean_up_bpp": _mean(up_bpps),
+        "mean_down_bpp": _mean(down_bpps),
+        "last_up_bpp": up_bpps[-1] if up_bpps else None,
+    }
+
+
+def _names(config: Mapping[str, Any]) -> dict[str, str]:
+    """Find what a run calls its method, codecs, data and model in an experiment file."""
+    names = {}
+    for table, fields in NAME_FIELDS.items():
+        section = config.get(table)
+        known = [section[field] for field in fields if field in section] if isinstance(section, dict) else []
+        if known:
+            names[table] = str(known[0])
+    return names
+
+
+def _column(rounds: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [row[key] for row in rounds if row[key] is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

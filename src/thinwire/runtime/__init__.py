@@ -1,0 +1,1 @@
+"""Runtime on one machine: the experiment, the simulation, the ledger, the checkpoint."""

@@ -1,0 +1,106 @@
+"""The client's half of a round: envelope in, frame out, state kept only once the server has accepted it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from thinwire import frame as frames
+from thinwire.errors import DecodeError, NeedKeyframe, TrainingError
+from thinwire.frame import Frame, Kind
+from thinwire.methods import Data, Method
+from thinwire.runtime.state import arrays_from_bytes, arrays_to_bytes
+from thinwire.versions import Held
+
+_ACCEPTED = struct.Struct("<I")
+ENVELOPE_BYTES = _ACCEPTED.size
+NEVER = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one client keeps between rounds: `pending` holds only if the server accepted version `pending_version`."""
+
+    have: int | None = None
+    state: bytes = b""
+    pending: bytes = b""
+    pending_version: int = NEVER
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back from one client. `status`: done, keyframe (needed), failed (dropped), stop (ends the run)."""
+
+    client: int
+    status: str
+    frame: bytes = b""
+    record: Record = Record()
+    reason: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def envelope(accepted: int, broadcast: bytes) -> bytes:
+    """Message to one client: the version last accepted from it (4 bytes), then the frame that all may share."""
+    return _ACCEPTED.pack(accepted) + broadcast
+
+
+def open_envelope(message: bytes) -> tuple[int, bytes]:
+    """Inverse of `envelope`."""
+    if len(message) < _ACCEPTED.size:
+        raise DecodeError(f"envelope: {len(message)} bytes, at least {_ACCEPTED.size} needed")
+    return _ACCEPTED.unpack_from(message)[0], message[_ACCEPTED.size :]
+
+
+def settle(record: Record, accepted: int) -> Record:
+    """The record with its pending state made good if the server accepted it, dropped if not."""
+    if record.pending_version != NEVER and accepted == record.pending_version:
+        record = replace(record, state=record.pending)
+    return replace(record, pending=b"", pending_version=NEVER)
+
+
+class Clients:
+    """All clients that run in one process. They share what the process has decoded; each keeps its own record."""
+
+    def __init__(self, method: Method, data: Callable[[int], Data], run: int) -> None:
+        self.method, self.data, self.run = method, data, run
+        self.replica: Held | None = None
+        self.received: dict[tuple[bytes, int | None], Held] = {}
+
+    def sync(self, broadcast: bytes) -> None:
+        """Bring what the process holds to the current version: decodes the round's step once for all its clients."""
+        have = self.replica.version if self.replica else None
+        self.replica = self.method.receive(broadcast, self.replica, have)
+        self.received = {}
+
+    def receive(self, broadcast: bytes, have: int | None) -> Held:
+        """What a client that had a version holds after a broadcast; each different broadcast is decoded once."""
+        key = (broadcast, have)
+        if key not in self.received:
+            self.received[key] = self.method.receive(broadcast, self.replica, have)
+        return self.received[key]
+
+    def answer(self, client: int, record: Record, message: bytes) -> Answer:
+        """One client's round. Whatever goes wrong on the client becomes an answer that says so."""
+        try:
+            return self._answer(client, record, message)
+        except NeedKeyframe as need:
+            request = frames.write(Frame(Kind.REQUEST, self.run, need.held or 0, 0, bytes(8)))
+            return Answer(client, "keyframe", request, record)
+        except TrainingError as error:
+            return Answer(client, "stop", reason=f"client {client}: {error}")
+        except Exception as error:  # a client may fail in any way; the run goes on without it
+            return Answer(client, "failed", reason=f"{type(error).__name__}: {error}")
+
+    def _answer(self, client: int, record: Record, message: bytes) -> Answer:
+        start = perf_counter()
+        accepted, broadcast = open_envelope(message)
+        held = self.receive(broadcast, record.have)
+        record = settle(record, accepted)
+        state = arrays_from_bytes(record.state) or self.method.client_init(client)
+        decoded = perf_counter()
+        frame, pending, metrics = self.method.train(held, state, self.data(client))
+        record = replace(record, have=held.version, pending=arrays_to_bytes(pending), pending_version=held.version)
+        seconds = {"client_decode": decoded - start, "client_train": perf_counter() - decoded}
+        return Answer(client, "done", frame, record, metrics={**metrics, **seconds})

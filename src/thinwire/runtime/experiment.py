@@ -1,0 +1,198 @@
+"""The experiment: every setting of a run, checked, with one place in the file, on the command line and in `run()`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from thinwire.errors import ConfigError
+from thinwire.methods import DEFAULTS, METHODS, PRESETS
+
+Positive = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _one_of(values: Any, section: str, sources: tuple[str, ...], default: str) -> Any:
+    """The section's values, with the default name when no source is given; ConfigError when several are."""
+    if not isinstance(values, Mapping):
+        return values
+    given = {source: values[source] for source in sources if values.get(source) is not None}
+    if len(given) > 1:
+        raise ConfigError(section, given, f"one of {', '.join(sources)}")
+    return values if given else {**values, "name": default}
+
+
+class DataSettings(_Section):
+    """Which data, and how they are spread over the clients."""
+
+    name: str | None = None
+    path: str | None = None
+    load: str | None = None
+    clients: Positive = 10
+    partition: str = "iid"
+    allow_empty: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, values: Any) -> Any:
+        return _one_of(values, "data", ("name", "path", "load"), "digits")
+
+    @property
+    def source(self) -> str:
+        """What the loader is asked for."""
+        return self.path or self.load or self.name or ""
+
+
+class ModelSettings(_Section):
+    """Which model: one of the library's or a function of one's own."""
+
+    name: str | None = None
+    build: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, values: Any) -> Any:
+        return _one_of(values, "model", ("name", "build"), "mlp")
+
+    @property
+    def source(self) -> str:
+        """What the builder is asked for."""
+        return self.build or self.name or ""
+
+
+class CohortSettings(_Section):
+    """Who takes part in a round: a fraction of the clients, or so many of them."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    size: Positive | None = None
+
+    def share(self, clients: int) -> float:
+        """The fraction of the clients that a round asks."""
+        return self.fraction if self.size is None else min(1.0, self.size / clients)
+
+
+class LocalSettings(_Section):
+    """How a client trains."""
+
+    epochs: Positive = 1
+    batch_size: Positive = 32
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: Annotated[float, Field(ge=0, lt=1e6)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, lt=1e6)] = 0.0
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ServerSettings(_Section):
+    """How the server applies the mean update."""
+
+    optimizer: Literal["mean"] = "mean"
+
+
+class CheckpointSettings(_Section):
+    """After how many rounds the run is saved."""
+
+    every: Positive = 1
+
+
+class Experiment(_Section):
+    """Every setting of a run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**56)] = 0
+    rounds: Positive = 30
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataSettings = DataSettings.model_validate({})
+    model: ModelSettings = ModelSettings.model_validate({})
+    cohort: CohortSettings = CohortSettings()
+    local: LocalSettings = LocalSettings()
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "fedpm"})
+    uplink: dict[str, Any] = Field(default_factory=dict)
+    downlink: dict[str, Any] = Field(default_factory=dict)
+    server: ServerSettings = ServerSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    versions: dict[str, str] = Field(default_factory=dict)  # what the run was made with; has no effect
+
+
+def parse(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment that plain settings describe, presets unfolded; ConfigError names the first wrong field."""
+    unfolded = _unfold(settings)
+    try:
+        return Experiment.model_validate(unfolded)
+    except ValidationError as error:
+        raise _config_error(error) from None
+
+
+def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings on top of the fragment that their method or preset stands for; ConfigError for an unknown name."""
+    method = settings.get("method", {})
+    if not isinstance(method, Mapping):
+        raise ConfigError("method", method, "a table with a name, for example [method] name = 'fedpm'")
+    name = method.get("name", "fedpm")
+    if name in PRESETS:
+        own = {key: value for key, value in method.items() if key != "name"}
+        return _unfold(merge(PRESETS[name], {**settings, "method": own}))
+    if name not in METHODS:
+        raise ConfigError("method.name", name, f"one of {', '.join(sorted([*METHODS, *PRESETS]))}")
+    return merge({"method": {"name": name}, **DEFAULTS.get(name, {})}, settings)
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "experiment"
+    if first["type"] == "extra_forbidden":
+        section: Any = Experiment
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return ConfigError(field, first["input"], f"unknown field, known: {', '.join(section.model_fields)}")
+    return ConfigError(field, first["input"], first["msg"][0].lower() + first["msg"][1:])
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, those of `over` on top."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file; ConfigError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("experiment", str(path), "a TOML file that exists") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError("experiment", str(path), f"a readable TOML file ({error})") from None
+
+
+def dotted(key: str, value: Any) -> dict[str, Any]:
+    """{'a': {'b': value}} for 'a.b'."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Settings of one `--set key=value`; the value is read as TOML, else taken as a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("--set", text, "key=value with a dotted key, for example method.epsilon=0.01")
+    try:
+        return dotted(key.strip(), tomllib.loads(f"v = {value}")["v"])
+    except tomllib.TOMLDecodeError:
+        return dotted(key.strip(), value.strip())
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The experiment as TOML text: all that is needed to repeat it."""
+    import tomli_w
+
+    return tomli_w.dumps(experiment.model_dump(exclude_none=True))

@@ -1,0 +1,153 @@
+"""Federated training on one machine: rounds, cohorts, every byte encoded, sent, decoded and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from thinwire import frame as frames
+from thinwire import rng
+from thinwire.errors import DecodeError, TrainingError
+from thinwire.frame import Kind
+from thinwire.methods import Method, Update
+from thinwire.runtime.client import ENVELOPE_BYTES, NEVER, Answer, Record
+from thinwire.runtime.ledger import Round, Traffic
+from thinwire.runtime.pool import Pool, Task
+
+
+@dataclass
+class Progress:
+    """All that a run consists of after a round: what a checkpoint saves.
+
+    server: the method's state. have: version each client proved to hold. accepted: version last accepted from each.
+    records: what the simulated clients keep for themselves.
+    """
+
+    server: Any
+    have: dict[int, int] = field(default_factory=dict)
+    accepted: dict[int, int] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
+
+
+class Simulation:
+    """A method, its clients in a pool, and the rounds that they play. `play` is a function of the progress given."""
+
+    def __init__(self, method: Method, pool: Pool, clients: Sequence[int], seed: int) -> None:
+        self.method, self.pool, self.clients, self.seed = method, pool, clients, seed
+        self.synced: int | None = None  # version that the pool's processes hold
+
+    def play(self, progress: Progress) -> tuple[Progress, RoundWork]:
+        """One round: broadcast, train, read, merge. TrainingError when no update is left or a loss is not finite."""
+        work = RoundWork(self, progress)
+        try:
+            server = self.method.merge(progress.server, work.updates())
+        except TrainingError as error:
+            reasons = "; ".join(f"client {drop['client']}: {drop['reason']}" for drop in work.dropped[:3])
+            raise TrainingError(f"{error} ({reasons})" if reasons else str(error)) from None
+        return Progress(server, work.have, work.accepted, work.records), work
+
+
+class RoundWork:
+    """One round under way: who is asked, what crosses, who is dropped and why, what it costs."""
+
+    def __init__(self, simulation: Simulation, progress: Progress) -> None:
+        self.simulation, self.method, self.server = simulation, simulation.method, progress.server
+        self.version = self.method.version(progress.server)
+        self.have, self.accepted = dict(progress.have), dict(progress.accepted)
+        self.records = dict(progress.records)
+        self.traffic = Traffic(self.method.parameters)
+        self.dropped: list[dict[str, Any]] = []
+        self.train_losses: list[float] = []
+        self.seconds: dict[str, float] = {}
+
+    def updates(self) -> Iterator[Update]:
+        """Accepted updates: those of the cohort in its order, then those of clients that had to ask for a keyframe."""
+        draw = rng.generator(self.simulation.seed, self.version + 1, purpose="cohort")
+        clients = self.simulation.clients
+        cohort = [clients[number] for number in self.method.cohort(self.server, len(clients), draw)]
+        asked: list[int] = []
+        for answer in self._send({client: self.have.get(client) for client in cohort}):
+            if answer.status == "keyframe":
+                frames.expect(frames.read(answer.frame), kinds=(Kind.REQUEST,))
+                self.traffic.up.append(len(answer.frame))
+                asked.append(answer.client)
+            else:
+                yield from self._accept(answer)
+        for answer in self._send(dict.fromkeys(asked)) if asked else ():
+            yield from self._accept(answer)
+
+    def _send(self, cohort: dict[int, int | None]) -> Iterator[Answer]:
+        """Broadcast to clients by the version that each holds; clients that hold the same one get the same bytes."""
+        with self.timed("server_encode"):
+            messages = {have: self.method.broadcast(self.server, have) for have in dict.fromkeys(cohort.values())}
+            sync = self.method.broadcast(self.server, self.simulation.synced)
+        numbers = {have: number for number, have in enumerate(messages)}
+        tasks = []
+        for client, have in cohort.items():
+            self.traffic.down.append(ENVELOPE_BYTES + len(messages[have]))
+            record = self.records.get(client, Record())
+            tasks.append(Task(client, numbers[have], self.accepted.get(client, NEVER), record))
+        self.simulation.pool.begin(sync, list(messages.values()))
+        self.simulation.synced = self.version
+        return self.simulation.pool.answers(tasks)
+
+    def _accept(self, answer: Answer) -> Iterator[Update]:
+        """The update of an answer, unless its frame is refused; a stopped client ends the run."""
+        if answer.status == "stop":
+            raise TrainingError(answer.reason)
+        if answer.status != "done":
+            return self._drop(answer.client, answer.reason or "asked for a keyframe twice")
+        self.records[answer.client] = answer.record
+        self.traffic.up.append(len(answer.frame))
+        try:
+            with self.timed("server_decode"):
+                update = self.method.read(self.server, answer.client, answer.frame)
+        except DecodeError as error:
+            return self._drop(answer.client, str(error))
+        self.have[answer.client] = self.accepted[answer.client] = self.version
+        self._note(answer, update)
+        yield update
+
+    def _drop(self, client: int, reason: str) -> None:
+        self.dropped.append({"client": client, "reason": reason})
+
+    def _note(self, answer: Answer, update: Update) -> None:
+        self.train_losses.append(answer.metrics["loss"])
+        for stage in ("client_decode", "client_train"):
+            self._add(stage, answer.metrics[stage])
+        if update.marginal_bits is not None:
+            self.traffic.marginal_bits.append(update.marginal_bits)
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a stage."""
+        start = perf_counter()
+        yield
+        self._add(stage, perf_counter() - start)
+
+    def entry(self, accuracy: float, loss: float, total_before: int) -> Round:
+        """The round's line in the ledger."""
+        traffic = self.traffic
+        crossed = sum(traffic.up) + sum(traffic.down) + traffic.evaluate_bytes
+        return Round(
+            round=self.version + 1,
+            accuracy=accuracy,
+            loss=loss,
+            train_loss=sum(self.train_losses) / len(self.train_losses),
+            up_bytes=sum(traffic.up),
+            down_bytes=sum(traffic.down),
+            evaluate_bytes=traffic.evaluate_bytes,
+            up_bpp=traffic.bpp(traffic.up),
+            up_bpp_marginal=traffic.marginal_bpp,
+            down_bpp=traffic.bpp(traffic.down),
+            total_bytes=total_before + crossed,
+            clients=len(self.train_losses),
+            dropped=self.dropped,
+            seconds={stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
+        )

@@ -1,0 +1,72 @@
+"""Frozen records as bytes and back: server and client states for checkpoints and pipes. Arrays and JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from thinwire.errors import DecodeError
+
+
+def arrays_to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Named arrays as safetensors; no bytes at all for none."""
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}) if arrays else b""
+
+
+def arrays_from_bytes(data: bytes) -> dict[str, np.ndarray]:
+    """Inverse of `arrays_to_bytes`."""
+    if not data:
+        return {}
+    try:
+        return dict(load(data))
+    except SafetensorError as error:
+        raise DecodeError(f"state: not safetensors ({error})") from None
+
+
+def record_to_bytes(state: Any) -> bytes:
+    """A frozen record of arrays, bytes, numbers, tuples and records like it."""
+    arrays: dict[str, np.ndarray] = {}
+    tree = _flatten(state, "state", arrays)
+    arrays["tree"] = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
+    return arrays_to_bytes(arrays)
+
+
+def record_like(example: Any, data: bytes) -> Any:
+    """The record that the bytes hold, of the types of an example (a method's initial state)."""
+    arrays = arrays_from_bytes(data)
+    try:
+        tree = json.loads(arrays["tree"].tobytes())
+        return _unflatten(tree, example, arrays)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise DecodeError(f"state: not of this method ({error})") from None
+
+
+def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if is_dataclass(value):
+        return {f.name: _flatten(getattr(value, f.name), f"{path}.{f.name}", arrays) for f in fields(value)}
+    if isinstance(value, np.ndarray):
+        arrays[path] = value
+        return {"array": path}
+    if isinstance(value, bytes):
+        arrays[path] = np.frombuffer(value, dtype=np.uint8)
+        return {"bytes": path}
+    if isinstance(value, tuple):
+        return [_flatten(item, f"{path}.{index}", arrays) for index, item in enumerate(value)]
+    return value
+
+
+def _unflatten(tree: Any, example: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if is_dataclass(example) and not isinstance(example, type):
+        parts = {f.name: _unflatten(tree[f.name], getattr(example, f.name), arrays) for f in fields(example)}
+        return type(example)(**parts)
+    if isinstance(tree, dict):
+        return arrays[tree["array"]] if "array" in tree else arrays[tree["bytes"]].tobytes()
+    if isinstance(tree, list):
+        return tuple(_unflatten(item, None, arrays) for item in tree)
+    return tree

@@ -1,0 +1,115 @@
+"""The one local training loop and the one evaluation loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from thinwire.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Local:
+    """How a client trains: `lr` is that of round 1, multiplied by `lr_decay` every round after it."""
+
+    epochs: int = 1
+    batch_size: int = 32
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    lr_decay: float = 1.0
+
+    def rate(self, round: int) -> float:
+        """Learning rate of a round, counted from 1."""
+        return self.lr * self.lr_decay ** (round - 1)
+
+
+class Trainee(Protocol):
+    """What the loop trains: one flat trained tensor that makes the model's weights."""
+
+    trained: torch.Tensor  # (d,), its .grad set by `pull`
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose weights are made."""
+
+    def push(self) -> None:
+        """Make the model's weights from the trained tensor, before a forward pass."""
+
+    def pull(self) -> None:
+        """Make the trained tensor's gradient from the weights' gradients, after a backward pass."""
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def token_loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy; logits (batch, ..., classes), y (batch, ...)."""
+    return cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+
+
+def optimizer(trained: torch.Tensor, local: Local, round: int) -> torch.optim.Optimizer:
+    """A fresh optimiser over one flat tensor."""
+    rate = local.rate(round)
+    if local.optimizer == "adam":
+        return torch.optim.Adam([trained], lr=rate, weight_decay=local.weight_decay, fused=True)
+    momentum, decay = local.momentum, local.weight_decay
+    return torch.optim.SGD([trained], lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def batches(count: int, local: Local, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Index arrays of all mini-batches: every epoch a new order, the last batch of an epoch may be short."""
+    for _ in range(local.epochs):
+        order = rng.permutation(count)
+        yield from (order[start : start + local.batch_size] for start in range(0, count, local.batch_size))
+
+
+def fit(
+    trainee: Trainee, x: np.ndarray, y: np.ndarray, local: Local, round: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Train in place on (n, ...) inputs and (n, ...) labels. -> mean loss over the steps, number of steps.
+
+    TrainingError when the loss is no longer finite.
+    """
+    device = trainee.trained.device
+    inputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+    steps, total = 0, torch.zeros((), device=device)
+    solver = optimizer(trainee.trained, local, round)
+    trainee.model.train()
+    for index in batches(len(y), local, rng):
+        chosen = torch.from_numpy(index).to(device)
+        trainee.push()
+        loss = token_loss(trainee.model(inputs[chosen]), labels[chosen])
+        loss.backward()
+        trainee.pull()
+        solver.step()
+        total += loss.detach()
+        steps += 1
+    mean = float(total) / max(steps, 1)
+    if not np.isfinite(mean):
+        raise TrainingError(
+            f"loss became {mean} in round {round}: lower the learning rate (lr = {local.rate(round):g})"
+        )
+    return {"loss": mean, "steps": steps}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray, batch_size: int = 500) -> dict[str, float]:
+    """Accuracy in 0 … 1 and mean cross-entropy over (n, ...) inputs and labels."""
+    model.eval()
+    device = next(iter(model.parameters())).device
+    correct, loss = 0, 0.0
+    for start in range(0, len(y), batch_size):
+        inputs = torch.from_numpy(x[start : start + batch_size]).to(device)
+        labels = torch.from_numpy(y[start : start + batch_size]).to(device)
+        logits = model(inputs)
+        correct += int((logits.argmax(-1) == labels).sum())
+        loss += float(token_loss(logits, labels)) * len(labels)
+    return {"accuracy": correct / max(y.size, 1), "loss": loss / max(len(y), 1)}

@@ -1,0 +1,114 @@
+"""Keyframes and steps: one sequence of global models, the same on the server and on every client.
+
+Version t is version t − 1 with step t applied. A client that holds v gets the steps v + 1 … t; one that is new, or
+for whom it is shorter, gets a keyframe that holds version t exactly. What a version *is* (counts, a weight vector)
+and how a step changes it belongs to the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+from zlib import crc32
+
+from thinwire.errors import DecodeError, NeedKeyframe
+from thinwire.frame import NO_BASE, Frame, Kind, Section
+
+T = TypeVar("T")
+MAX_STEPS = 64
+
+
+@dataclass(frozen=True)
+class History:
+    """The server's end: the current version and the payloads of the last steps, newest last."""
+
+    version: int = 0
+    steps: tuple[bytes, ...] = ()
+
+    def push(self, step: bytes, most_bytes: int) -> History:
+        """The history one version on; steps that together outweigh a keyframe of `most_bytes` are forgotten."""
+        steps, held = [step], len(step)
+        for older in reversed(self.steps[-MAX_STEPS + 1 :]):
+            held += len(older)
+            if held > most_bytes:
+                break
+            steps.append(older)
+        return History(self.version + 1, tuple(reversed(steps)))
+
+    def since(self, have: int | None) -> tuple[bytes, ...] | None:
+        """Steps from version `have` to the current one; None when they are not (all) kept."""
+        missing = None if have is None else self.version - have
+        if missing is None or not 0 <= missing <= len(self.steps):
+            return None
+        return self.steps[len(self.steps) - missing :]
+
+    def message(self, have: int | None, keyframe: Callable[[], tuple[tuple[int, bytes], ...]], frame: Frame) -> Frame:
+        """The shorter of the steps from `have` and a keyframe of the sections given; `frame` has the other fields."""
+        steps = self.since(have)
+        if steps is not None and len(steps) <= 1:
+            return self._step_frame(steps, frame)
+        key = replace(frame, kind=Kind.KEYFRAME, round=self.version, base=NO_BASE, sections=keyframe())
+        if steps is None or _section_bytes(key) < sum(len(step) + 6 for step in steps):
+            return key
+        return self._step_frame(steps, frame)
+
+    def _step_frame(self, steps: tuple[bytes, ...], frame: Frame) -> Frame:
+        sections = tuple((Section.STEP, step) for step in steps)
+        return replace(frame, kind=Kind.STEP, round=self.version, base=self.version - len(steps), sections=sections)
+
+
+def _section_bytes(frame: Frame) -> int:
+    return sum(len(data) + 6 for _, data in frame.sections)
+
+
+@dataclass(frozen=True)
+class Held(Generic[T]):
+    """The client's end: the newest version decoded here, its value, and a CRC-32 of each step that led to it.
+
+    A real client holds what it decoded. In a simulation all clients of a process share one: the same step is decoded
+    once, and a step that was decoded before is checked against its checksum instead.
+    """
+
+    version: int
+    value: T
+    trail: dict[int, int] = field(default_factory=dict)
+
+
+def receive(
+    frame: Frame,
+    held: Held[T] | None,
+    have: int | None,
+    keyframe: Callable[[Frame], T],
+    step: Callable[[bytes, T], T],
+    same: Callable[[T, T], bool],
+) -> Held[T]:
+    """What a client holds after a broadcast. `have`: the version this client had (of a simulated one, just a number).
+
+    NeedKeyframe when a step frame builds on a later version; DecodeError when bytes contradict what was decoded.
+    """
+    if frame.kind == Kind.KEYFRAME:
+        value = keyframe(frame)
+        if held is not None and held.version == frame.round and not same(value, held.value):
+            raise DecodeError(f"broadcast: the keyframe of version {frame.round} differs from the steps to it")
+        return Held(frame.round, value)
+    if have is None or held is None or frame.base > have:
+        raise NeedKeyframe(frame.base, have)
+    steps = frame.all(Section.STEP)
+    if frame.base + len(steps) != frame.round:
+        raise DecodeError(f"broadcast: {len(steps)} steps from version {frame.base} do not lead to {frame.round}")
+    for version, payload in enumerate(steps, start=frame.base + 1):
+        held = _apply(version, payload, held, step)
+    return held
+
+
+def _apply(version: int, payload: bytes, held: Held[T], step: Callable[[bytes, T], T]) -> Held[T]:
+    checksum = crc32(payload)
+    if version <= held.version:
+        if held.trail.get(version, checksum) != checksum:
+            raise DecodeError(f"broadcast: step {version} is not the one decoded before")
+        return held
+    if version != held.version + 1:
+        raise NeedKeyframe(version - 1, held.version)
+    kept = dict(list(held.trail.items())[-MAX_STEPS:])
+    return Held(version, step(payload, held.value), kept | {version: checksum})
