@@ -20,13 +20,14 @@ SHORT = {
 }  # fmt: skip
 
 
-def settings(data: str | None = None, model: str | None = None, **options: Any) -> dict[str, Any]:
+def settings(data: str | Path | None = None, model: str | None = None, **options: Any) -> dict[str, Any]:
     """Nested settings of flat options: short names, dotted keys (as `**{"method.epsilon": 0.01}`), whole sections."""
     nested: dict[str, Any] = {}
     if data is not None:
-        nested = merge(nested, {"data": {"load" if ":" in data else "path" if "/" in data else "name": data}})
+        source = "load" if ":" in str(data) else "path" if "/" in str(data) else "name"
+        nested["data"] = {"name": None, "path": None, "load": None, source: str(data)}  # instead of what a file names
     if model is not None:
-        nested = merge(nested, {"model": {"build" if ":" in model else "name": model}})
+        nested["model"] = {"name": None, "build": None, "build" if ":" in model else "name": model}
     for name, value in options.items():
         section = isinstance(value, Mapping)
         if value is not None:

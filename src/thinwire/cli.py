@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -161,13 +162,16 @@ class _Show:
         )
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("preparing", total=rounds)
+        self.first: tuple[int, float] | None = None  # the first round shown and when
 
     def __enter__(self) -> _Show:
         self.progress.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.progress.stop()
+        if kind is KeyboardInterrupt:  # typer ends with exit code 130 and no word
+            typer.echo("stopped; rounds that were committed are kept: thinwire resume RUN goes on", err=True)
 
     def round(self, entry: Any, rounds: int) -> None:
         """Show a round that was committed."""
@@ -179,9 +183,15 @@ class _Show:
         )
         self.progress.update(self.task, completed=entry.round, description=text)
         if not self.console.is_terminal:
-            typer.echo(f"round {entry.round}/{rounds}  {text}", err=True)
+            typer.echo(f"round {entry.round}/{rounds}  {text}{self._time_left(entry.round, rounds)}", err=True)
         for drop in entry.dropped:
             self.console.print(f"round {entry.round}: client {drop['client']} dropped: {drop['reason']}", markup=False)
+
+    def _time_left(self, round: int, rounds: int) -> str:
+        """Seconds to go at the pace so far; empty until there is a pace."""
+        now = perf_counter()
+        first, began = self.first = self.first or (round, now)
+        return f"  {(now - began) / (round - first) * (rounds - round):.0f} s left" if round > first else ""
 
 
 def _word(value: object) -> str:
@@ -213,12 +223,9 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        typer.echo("stopped; rounds that were committed are kept: thinwire resume RUN goes on", err=True)
-        sys.exit(130)
     except (ConfigError, DataError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except ThinwireError as error:
+    except (ThinwireError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

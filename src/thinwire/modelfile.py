@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from thinwire.parameterisations import Masked, frozen_weights, mask_layout
 from thinwire.tensors import FlatModel
 
 MAX_CONFIG_BYTES = 65_536
+MAX_PARAMETERS = 2**30  # of a model that a file may ask for by its description alone
 
 
 def save_bytes(data: bytes, path: Path) -> Path:
@@ -66,16 +68,27 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return loaded.eval()
 
 
-def _architecture(description: Any, model: nn.Module | None) -> nn.Module:
+def _architecture(description: dict[str, Any], model: nn.Module | None) -> nn.Module:
     """The module to fill: the one given, else the library's model that the file names."""
     if model is not None:
         return model
-    if not isinstance(description, dict) or description.get("name") not in MODELS:
-        raise ConfigError("model", None, "the file's model is not one of the library's: pass load(path, model=...)")
+    name = description.get("name")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ConfigError("model", name, "the file's model is not one of the library's: pass load(path, model=...)")
     shape, classes = description.get("shape"), description.get("classes")
     if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 2**20 for n in [*shape, classes]):
         raise DecodeError("model file: shape and classes must be positive whole numbers")
-    return MODELS[description["name"]](tuple(shape), classes)
+    if prod([*shape, classes]) > MAX_PARAMETERS or _parameters(name, shape, classes) > MAX_PARAMETERS:
+        raise DecodeError(f"model file: shape {shape} and {classes} classes make more than {MAX_PARAMETERS} parameters")
+    return MODELS[name](tuple(shape), classes)
+
+
+def _parameters(name: str, shape: list[int], classes: Any) -> int:
+    """How many parameters the model would have; nothing is allocated."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in MODELS[name](tuple(shape), classes).parameters())
 
 
 def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:

@@ -27,7 +27,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """Layout of a model's parameters (tied ones once), then its persistent buffers; ConfigError names a wrong tensor."""
+    """Layout of a model's parameters (tied ones once), then its persistent buffers; ConfigError names a bad one."""
     norms, shapes, roles = norm_layers(model), {}, {}
     for name, tensor, is_parameter in _tensors(model):
         allowed = "float32 for parameters; float32 or whole numbers for buffers (register others as not persistent)"

@@ -92,7 +92,7 @@ def receive(
         if held is not None and held.version == frame.round and not same(value, held.value):
             raise DecodeError(f"broadcast: the keyframe of version {frame.round} differs from the steps to it")
         return Held(frame.round, value)
-    if have is None or held is None or frame.base > have:
+    if have is None or held is None or frame.base > min(have, held.version):
         raise NeedKeyframe(frame.base, have)
     steps = frame.all(Section.STEP)
     if frame.base + len(steps) != frame.round:
@@ -108,7 +108,5 @@ def _apply(version: int, payload: bytes, held: Held[T], step: Callable[[bytes, T
         if held.trail.get(version, checksum) != checksum:
             raise DecodeError(f"broadcast: step {version} is not the one decoded before")
         return held
-    if version != held.version + 1:
-        raise NeedKeyframe(version - 1, held.version)
     kept = dict(list(held.trail.items())[-MAX_STEPS:])
     return Held(version, step(payload, held.value), kept | {version: checksum})

@@ -47,7 +47,7 @@ def fake_summary(rows, **changes):
         "parameters": PARAMETERS,
         "rounds": len(rows),
         "accuracy": rows[-1]["accuracy"] if rows else None,
-        "best_accuracy": max((row["accuracy"] for row in rows), default=None),
+        "best_accuracy": max((row["accuracy"] or 0 for row in rows), default=None),
         "model_accuracy": 0.975,
         "up_bytes": sum(row["up_bytes"] for row in rows),
         "down_bytes": sum(row["down_bytes"] for row in rows),

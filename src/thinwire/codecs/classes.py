@@ -1,6 +1,7 @@
 """Classes of entries that share one probability table, derived from what both ends hold: integers only.
 
 With shared counts an entry's class is its count, folded to at most `bins` classes; without, it is its tensor.
+Every number in BINS divides the one before, so folding twice is folding once: huge counts fold before they are tabled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_COUNT = 2**24
 
 @dataclass(frozen=True)
 class Keys:
-    """Each entry's key (its count or its tensor) and how many keys there are: the finest classes there can be."""
+    """Each entry's key (its count or its tensor, at most 4096 of them) and how many keys there are."""
 
     index: np.ndarray  # (n,) uint32
     number: int
@@ -28,7 +29,7 @@ class Keys:
         """Keys from the shared counts if there are any, else from the layout."""
         if context.shared is None:
             tensors = np.arange(len(context.layout), dtype=np.uint32)
-            return cls(np.repeat(tensors, context.layout.sizes), max(1, len(context.layout)))
+            return cls._folded(np.repeat(tensors, context.layout.sizes), max(1, len(context.layout)))
         shared = context.shared
         if shared.dtype != np.uint32 or shared.shape != (context.layout.size,):
             raise ConfigError(
@@ -37,16 +38,21 @@ class Keys:
         number = int(shared.max(initial=0)) + 1
         if number > MAX_COUNT:
             raise ConfigError("shared", number - 1, f"counts below {MAX_COUNT}")
-        return cls(np.ascontiguousarray(shared), number)
+        return cls._folded(np.ascontiguousarray(shared), number)
+
+    @classmethod
+    def _folded(cls, index: np.ndarray, number: int) -> Keys:
+        if number <= BINS[0]:
+            return cls(index, number)
+        return cls((index.astype(np.uint64) * np.uint64(BINS[0]) // np.uint64(number)).astype(np.uint32), BINS[0])
 
     def fold(self, bins: int) -> np.ndarray:
-        """Class of every key: key · b // number with b = min(bins, number).  # (number,) int64."""
-        return np.arange(self.number, dtype=np.int64) * min(bins, self.number) // self.number
+        """Class of every key: key · bins // number, bins at most number.  # (number,) int64."""
+        return np.arange(self.number, dtype=np.int64) * bins // self.number
 
     def choices(self) -> list[int]:
         """Numbers of classes worth trying, finest first; each but the finest below the number of keys."""
-        finest = min(self.number, BINS[0])
-        return [finest, *(bins for bins in BINS if bins < finest)]
+        return [self.number, *(bins for bins in BINS if bins < self.number)]
 
     def check_bins(self, bins: int) -> int:
         """The number of classes that a payload names, if the writer could have chosen it; else DecodeError."""
@@ -56,10 +62,8 @@ class Keys:
 
 
 def gather(fold: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Sum a table's rows by class: (keys, ...) -> (classes, ...)."""
-    gathered = np.zeros((int(fold[-1]) + 1, *table.shape[1:]), dtype=np.int64)
-    np.add.at(gathered, fold, table)
-    return gathered
+    """Sum a table's rows by class: (keys, ...) -> (classes, ...). `fold` ascends and leaves no class out."""
+    return np.add.reduceat(table, np.flatnonzero(np.diff(fold, prepend=-1)), axis=0)
 
 
 def information(table: np.ndarray) -> float:

@@ -52,7 +52,7 @@ class Mask:
         bins, counts = min(((b, gather(keys.fold(b), table)) for b in keys.choices()), key=lambda c: _cost(c[1]))
         header = varint.write([bins, *counts[counts.sum(axis=1) > 0, 1]])
         frequencies = _frequencies(counts[:, 1], counts.sum(axis=1))[keys.fold(bins)]
-        return header + rangecoder.encode_bits(bits, keys.index, frequencies, 1.05 * information(counts) + 1024)
+        return header + rangecoder.encode_bits(bits, keys.index, frequencies)
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint8; the number of ones of every class must be as sent, else DecodeError."""

@@ -2,8 +2,8 @@
 
 State: a 64-bit interval [low, low + range). A symbol of class c with frequency f of 2¹⁶ takes the part
 (range >> 16) · f; when range falls under 2³², the top 32 bits of low are final and leave as one big-endian word.
-A carry runs back into the words already written. The end is the shortest byte string inside the interval:
-trailing zero bytes are cut, and the reader goes on with zeros. A symbol whose frequency is the whole 2¹⁶ costs
+A carry runs back into the words already written. The end is the number of [low, low + range) with the most trailing
+zero bits: trailing zero bytes are cut, and the reader goes on with zeros. A symbol whose frequency is the whole 2¹⁶ costs
 nothing. Reference: G. N. N. Martin, "Range encoding", 1979; the loss against entropy is under 2⁻¹⁵ a symbol.
 """
 
@@ -135,9 +135,9 @@ def _decode_symbols(words, index, cumulative, symbols):  # type: ignore[no-untyp
     return position
 
 
-def encode_bits(bits: np.ndarray, index: np.ndarray, frequencies: np.ndarray, capacity_bits: float) -> bytes:
-    """Bits (n,) uint8 where P(bit i = 1) = frequencies[index[i]] / 2¹⁶. `capacity_bits`: what it may cost at most."""
-    words = _room(capacity_bits)
+def encode_bits(bits: np.ndarray, index: np.ndarray, frequencies: np.ndarray) -> bytes:
+    """Bits (n,) uint8 where P(bit i = 1) = frequencies[index[i]] / 2¹⁶."""
+    words = _room(bits.size)
     return _seal(words, *_encode_bits(bits, index, frequencies, words))
 
 
@@ -148,9 +148,9 @@ def decode_bits(payload: bytes, index: np.ndarray, frequencies: np.ndarray) -> n
     return bits
 
 
-def encode_symbols(symbols: np.ndarray, index: np.ndarray, cumulative: np.ndarray, capacity_bits: float) -> bytes:
+def encode_symbols(symbols: np.ndarray, index: np.ndarray, cumulative: np.ndarray) -> bytes:
     """Symbols (n,) by their tables: rows of `cumulative` (classes, symbols + 1), which run from 0 to 2¹⁶."""
-    words = _room(capacity_bits)
+    words = _room(symbols.size)
     return _seal(words, *_encode_symbols(symbols, index, cumulative, words))
 
 
@@ -161,13 +161,13 @@ def decode_symbols(payload: bytes, index: np.ndarray, cumulative: np.ndarray) ->
     return symbols
 
 
-def _room(capacity_bits: float) -> np.ndarray:
-    """Zeroed words for a message of so many bits; the margin covers the coder's own loss."""
-    return np.zeros(int(capacity_bits * 1.01) // 32 + 64, dtype=np.uint32)
+def _room(symbols: int) -> np.ndarray:
+    """Zeroed words for the longest message: a symbol moves out at most one. Pages never written cost no memory."""
+    return np.zeros(symbols + 1, dtype=np.uint32)
 
 
 def _seal(words: np.ndarray, position: int, low: int, width: int) -> bytes:
-    """Shortest byte string inside [low, low + width), after the words that are already final."""
+    """The final words, then the number of [low, low + width) with the most trailing zero bits, its zero bytes cut."""
     low, end = int(low), int(low) + int(width)
     for shift in range(64, -1, -1):
         value = -(-low >> shift) << shift

@@ -48,7 +48,7 @@ class Votes:
         bins, counts = min(choices, key=lambda choice: information(choice[1]) + 8 * len(_histograms(choice[1])))
         cumulative = np.stack([rangecoder.normalise(row) for row in counts])
         index = keys.fold(bins).astype(np.uint32)[keys.index]
-        coded = rangecoder.encode_symbols(symbols, index, cumulative, 1.05 * information(counts) + 1024)
+        coded = rangecoder.encode_symbols(symbols, index, cumulative)
         return varint.write([bound, bins]) + _histograms(counts) + varint.write([len(coded)]) + coded + low
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
@@ -58,8 +58,10 @@ class Votes:
         fold = keys.fold(keys.check_bins(reader.next(most=256)))
         sizes = gather(fold, np.bincount(keys.index, minlength=keys.number))
         counts = np.stack([_histogram(reader, int(size)) for size in sizes])
-        length = reader.next(most=len(payload))
-        coded, low = reader.rest()[:length], reader.rest()[length:]
+        length, rest = reader.next(), reader.rest()
+        if length > len(rest):
+            raise DecodeError(f"votes: {len(rest)} bytes left, {length} of range-coded symbols expected")
+        coded, low = rest[:length], rest[length:]
         cumulative = np.stack([rangecoder.normalise(row) for row in counts])
         index = fold.astype(np.uint32)[keys.index]
         symbols = rangecoder.decode_symbols(coded, index, cumulative)

@@ -11,7 +11,7 @@ model is the sum of the steps it has broadcast, so that both ends hold the same 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,7 +104,12 @@ class FedAvg:
             frames.read(message), run=self.setup.run, kinds=(Kind.KEYFRAME, Kind.STEP),
             codec=tag(self.downlink), layout=self.flat.layout.digest,
         )  # fmt: skip
-        return versions.receive(frame, held, have, self._read_keyframe, self._apply, same)
+        now = versions.receive(frame, held, have, self._read_keyframe, self._apply, same)
+        steps = frame.all(Section.STEP)
+        if steps and now.value.change is None:  # a resumed process began with a keyframe, this client gets a step
+            change = self.downlink.decode(steps[-1], self.context)
+            now = replace(now, value=replace(now.value, change=change))
+        return now
 
     def _read_keyframe(self, frame: Frame) -> Global:
         return Global(Float32().decode(frame.one(Section.VALUES), self.context))

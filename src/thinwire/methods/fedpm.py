@@ -29,6 +29,7 @@ from thinwire.methods import base
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
 from thinwire.parameterisations import Masked, frozen_weights, mask_layout
 from thinwire.parameterisations.mask import STRAIGHT_THROUGH
+from thinwire.parameterisations.rounding import ROUNDINGS, round_mask
 from thinwire.settings import record
 from thinwire.tally import Tally, TallyWire, same
 from thinwire.tensors import FlatModel
@@ -45,7 +46,8 @@ class Options:
     gain: scale of the frozen weights. epsilon: θ stays in [ε, 1 − ε] before the logit. straight_through: `identity`
     or `probability`. evaluation: the server's model is `mean` (W∘θ), `threshold` (θ > ½) or a `sample`. prior: λ₀ of
     the Beta prior. reset_every: rounds until the prior is λ₀ again, 0 for ⌈1/fraction⌉. sparsity: λ of regularised
-    FedPM. share_counts: code masks against the counts; without, the paper's marginal coding.
+    FedPM. ship: the mask of the model file is rounded from θ by `diffusion`, `threshold` or as a `sample`.
+    share_counts: code masks against the counts; without, the paper's marginal coding.
     """
 
     gain: float = sqrt(2)
@@ -55,6 +57,7 @@ class Options:
     prior: float = 1.0
     reset_every: int = 0
     sparsity: float = 0.0
+    ship: str = "diffusion"
     share_counts: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class Options:
             ("evaluation", self.evaluation in EVALUATIONS, f"one of {', '.join(EVALUATIONS)}"),
             ("prior", 1 <= self.prior < 1e6, "at least 1"),
             ("reset_every", self.reset_every >= 0, "0 (one pass over all clients) or a number of rounds"),
+            ("ship", self.ship in ROUNDINGS, f"one of {', '.join(ROUNDINGS)}"),
             ("sparsity", 0 <= self.sparsity < 1e6, "at least 0"),
         ):
             if not good:
@@ -153,7 +157,7 @@ class FedPM:
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """Beta aggregation: ones += Σ m, total += K, after a reset when one is due."""
-        every = self.options.reset_every or ceil(1 / self.setup.fraction)
+        every = self.options.reset_every or ceil(1 / self.setup.fraction - 1e-9)  # 1 / (1/49) is a little above 49
         reset = state.history.version % every == 0
         total, ones = (0, np.zeros_like(state.tally.ones)) if reset else (state.tally.total, state.tally.ones.copy())
         before = total
@@ -186,8 +190,13 @@ class FedPM:
         return evaluate(self.weights(held.value, self.options.evaluation, held.version), data.x, data.y)
 
     def ship(self, state: State, description: dict[str, Any]) -> bytes:
-        """Model file: seed + the mask θ > ½."""
-        mask = (state.tally.theta(self.options.prior) > 0.5).astype(np.uint8)
+        """Model file: seed + one mask, rounded from θ as `ship` says."""
+        frozen, draw = (
+            self.masked.frozen.cpu().numpy(),
+            rng.generator(self.setup.seed, state.history.version, purpose="ship"),
+        )
+        theta = state.tally.theta(self.options.prior)
+        mask = round_mask(theta, frozen, self.wire.layout, self.options.ship, draw)
         return modelfile.mask_frame(description, self.flat, self.setup.seed, self.options.gain, mask)
 
 
@@ -203,4 +212,5 @@ def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
     if setup.error_feedback:
         raise ConfigError("uplink.error_feedback", True, "false for fedpm: masks are samples, there is no residual")
     algorithm = FedPM(setup, record(Options, options, "method"), uplink, downlink)
+    mask_layout(algorithm.flat.layout)  # refuses here, not in the first round, a model that cannot be masked
     return base.assemble("fedpm", algorithm, algorithm.flat.size)

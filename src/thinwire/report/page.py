@@ -24,6 +24,7 @@ TABLE_NOTE = (
     "bpp: bits per parameter, mean over the rounds; 8 × bytes of a frame / parameters of the dense model that the "
     "method stands for. File accuracy and model bpp are those of the model file, read back."
 )
+STAGE_NOTE = "Summed over rounds and clients: more than the time passed where clients ran side by side."
 FOOTER = "Written by thinwire. Every byte counted here was received and decoded by the other side."
 
 
@@ -66,10 +67,13 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _lead(runs: Sequence[Run]) -> str:
-    """Say the result in one line: the only run's, or that of the most accurate one."""
+    """Say the result in one line: the only run's, or that of the most accurate one where all saw the same data."""
     known = [run for run in runs if run.summary.get("accuracy") is not None and total_bytes(run) is not None]
     if not known:
         return "No round is finished yet."
+    data = sorted({text_or_missing(run.summary.get("data")) for run in runs})
+    if len(data) > 1:
+        return f"On {', '.join(data)}."
     best = max(known, key=lambda run: run.summary["accuracy"])
     result = f"{percent(best.summary['accuracy'])} accuracy for {human_bytes(total_bytes(best) or 0)}"
     if len(runs) > 1:
@@ -112,7 +116,7 @@ def _plotly_script() -> str:
 
 def _stages(runs: Sequence[Run], labels: Sequence[str]) -> str:
     stages = parts.stage_table(runs, labels)
-    return f'<h2>Seconds by stage</h2>{stages}<p class="note">Summed over the rounds.</p>' if stages else ""
+    return f'<h2>Seconds by stage</h2>{stages}<p class="note">{STAGE_NOTE}</p>' if stages else ""
 
 
 def _dropped(runs: Sequence[Run], labels: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def stage_table(runs: Sequence[Run], labels: Sequence[str]) -> str:
     if not longest:
         return ""
     colours = {stage: STAGE_COLOURS[i % len(STAGE_COLOURS)] for i, stage in enumerate(stages)}
-    head = "".join(f'<th class="number">{swatch(colours[stage])}{escape(stage)} (s)</th>' for stage in stages)
+    head = "".join(f'<th class="number">{swatch(colours[stage])}{_stage_name(stage)} (s)</th>' for stage in stages)
     rows = "".join(_stage_row(label, total, colours, longest) for label, total in zip(labels, totals, strict=True))
     return (
         f'<table><thead><tr><th>Run</th><th>Time</th>{head}<th class="number">all (s)</th></tr></thead>'
@@ -114,6 +114,10 @@ def _stage_seconds(run: Run) -> dict[str, float]:
     return total
 
 
+def _stage_name(stage: str) -> str:
+    return escape(stage.replace("_", " "))
+
+
 def _stage_row(label: str, total: Mapping[str, float], colours: Mapping[str, str], longest: float) -> str:
     bar = "".join(
         f'<i style="background:{colour};width:{100 * total.get(stage, 0) / longest:.2f}%"></i>'
@@ -121,7 +125,7 @@ def _stage_row(label: str, total: Mapping[str, float], colours: Mapping[str, str
         if total.get(stage)
     )
     cells = "".join(
-        f'<td class="number" data-label="{escape(stage)} (s)">{swatch(colour, "small")}'
+        f'<td class="number" data-label="{_stage_name(stage)} (s)">{swatch(colour, "small")}'
         f"{_seconds(total.get(stage))}</td>"
         for stage, colour in colours.items()
     )

@@ -121,9 +121,19 @@ def _object(text: str | bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def _is_json(line: bytes) -> bool:
+    try:
+        _object(line, "")
+    except DataError:
+        return False
+    return True
+
+
 def _rounds(file: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a ledger: a last line without its line end was cut by a crash and is left out."""
-    *lines, _cut = _bytes(file).split(b"\n")
+    """Read the lines of a ledger; a last line that a crash has cut is left out."""
+    *lines, last = _bytes(file).split(b"\n")
+    if _is_json(last):  # no beginning of an object is JSON, so this one is whole and lacks nothing but its line end
+        lines.append(last)
     return [_round(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -47,7 +47,7 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--rule);
 table { width: 100%; margin: 20px 0 10px; border-collapse: collapse; font-size: 13.5px; line-height: 1.4; }
 th { padding: 6px 8px; text-align: left; vertical-align: bottom; font-weight: 500; font-size: 12.5px;
   color: var(--quiet); border-bottom: 1px solid var(--ink); }
-td { padding: 7px 8px; vertical-align: top; border-bottom: 1px solid var(--rule); }
+td { min-width: 5em; padding: 7px 8px; vertical-align: top; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 td:first-child { font-weight: 600; min-width: 7em; }
@@ -76,7 +76,7 @@ summary { cursor: pointer; color: var(--quiet); font-size: 13.5px; }
 .js-plotly-plot .hoverlayer path { fill: var(--shade) !important; stroke: var(--quiet) !important; }
 .js-plotly-plot .modebar-group { background: none !important; }
 .js-plotly-plot .modebar-btn path { fill: var(--quiet) !important; }
-@media (max-width: 720px) {
+@media screen and (max-width: 880px) {
   main { padding: 24px 16px 40px; }
   h1 { font-size: 22px; }
   .pair { grid-template-columns: 1fr; }
@@ -85,7 +85,7 @@ summary { cursor: pointer; color: var(--quiet); font-size: 13.5px; }
   tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px 12px; padding: 12px 0;
     border-bottom: 1px solid var(--rule); }
   tbody tr:first-child { border-top: 1px solid var(--ink); }
-  td, td.number { padding: 0; border: 0; text-align: left; white-space: normal; }
+  td, td.number { min-width: 0; padding: 0; border: 0; text-align: left; white-space: normal; }
   td:first-child, td.wide { grid-column: 1 / -1; }
   td[data-label]:not(:first-child)::before { content: attr(data-label); display: block; font-size: 11.5px;
     color: var(--quiet); }
@@ -96,11 +96,10 @@ summary { cursor: pointer; color: var(--quiet); font-size: 13.5px; }
   @page { margin: 15mm; }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
-  table { font-size: 8pt; }
-  th { font-size: 8pt; }
-  th, td { padding: 4px; }
+  table, th { font-size: 7.5pt; }
+  th, td { min-width: 4em; padding: 4px 3px; }
   h2, h3 { break-after: avoid; }
-  figure, tr, .js-plotly-plot { break-inside: avoid; }
+  figure, section, tr { break-inside: avoid; }
   .modebar-container, .hoverlayer { display: none; }
 }
 figure { margin: 0; }
@@ -118,12 +117,10 @@ function toggle(run, shown) {
 }
 for (const button of document.querySelectorAll("button[data-run]"))
   button.addEventListener("click", () => toggle(+button.dataset.run, button.getAttribute("aria-pressed") !== "true"));
-const paper = { width: 660, height: 300 };
-let heights = [];
 addEventListener("beforeprint", () => {
-  heights = charts().map((chart) => chart.layout.height);
-  for (const chart of charts()) Plotly.relayout(chart, paper);
+  for (const chart of charts()) Plotly.relayout(chart, { width: chart.closest(".pair") ? 320 : 660 });
 });
-addEventListener("afterprint", () =>
-  charts().forEach((chart, i) => Plotly.relayout(chart, { width: null, autosize: true, height: heights[i] })));
+addEventListener("afterprint", () => {
+  for (const chart of charts()) Plotly.relayout(chart, { width: null, autosize: true });
+});
 """

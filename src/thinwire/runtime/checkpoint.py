@@ -10,7 +10,7 @@ from thinwire.errors import DataError, DecodeError
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.client import Record
 from thinwire.runtime.simulate import Progress
-from thinwire.runtime.state import record_like, record_to_bytes
+from thinwire.runtime.state import arrays_from_bytes, record_like, record_to_bytes
 
 MANIFEST = "manifest.json"
 
@@ -70,12 +70,14 @@ def load(folder: Path, initial_server: Any) -> tuple[Progress, int]:
     try:
         server = record_like(initial_server, (folder / manifest["server"]).read_bytes())
         records = {int(client): _load_record(folder, line) for client, line in manifest["clients"].items()}
-    except (OSError, DecodeError, KeyError) as error:
-        raise DataError(f"{folder}: the checkpoint is broken ({error})") from None
-    have, accepted = ({int(client): v for client, v in manifest[name].items()} for name in ("have", "accepted"))
-    return Progress(server, have, accepted, records), manifest["ledger_position"]
+        have, accepted = ({int(client): v for client, v in manifest[name].items()} for name in ("have", "accepted"))
+        return Progress(server, have, accepted, records), manifest["ledger_position"]
+    except (OSError, DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder}: the checkpoint is broken ({type(error).__name__}: {error})") from None
 
 
 def _load_record(folder: Path, line: dict[str, Any]) -> Record:
     state, pending = ((folder / line[part]).read_bytes() if part in line else b"" for part in ("state", "pending"))
+    for data in (state, pending):
+        arrays_from_bytes(data)  # a broken file must end the resumption, not drop its client round after round
     return Record(line["have"], state, pending, line["pending_version"])

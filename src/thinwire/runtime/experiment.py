@@ -135,10 +135,10 @@ def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(method, Mapping):
         raise ConfigError("method", method, "a table with a name, for example [method] name = 'fedpm'")
     name = method.get("name", "fedpm")
-    if name in PRESETS:
+    if isinstance(name, str) and name in PRESETS:
         own = {key: value for key, value in method.items() if key != "name"}
         return _unfold(merge(PRESETS[name], {**settings, "method": own}))
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ConfigError("method.name", name, f"one of {', '.join(sorted([*METHODS, *PRESETS]))}")
     return merge({"method": {"name": name}, **DEFAULTS.get(name, {})}, settings)
 

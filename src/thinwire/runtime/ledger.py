@@ -69,12 +69,16 @@ class Ledger:
     def reopen(cls, path: Path, position: int) -> Ledger:
         """The ledger up to a committed length; what a killed run wrote after it is cut off."""
         ledger = cls(path)
+        path.touch()  # a run may be killed before its first line
         with open(path, "r+b") as file:
             committed = file.read(position)
+            if len(committed) != position:
+                raise DataError(f"{path}: {len(committed)} bytes, the checkpoint was made at {position}")
             file.truncate(position)
-        if len(committed) != position:
-            raise DataError(f"{path}: {len(committed)} bytes, the checkpoint was made at {position}")
-        ledger.rounds = [Round(**json.loads(line)) for line in committed.splitlines()]
+        try:
+            ledger.rounds = [Round(**json.loads(line)) for line in committed.splitlines()]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}: a line is not one of a ledger ({error})") from None
         ledger.position = position
         return ledger
 

@@ -87,7 +87,7 @@ class Forked:
     def begin(self, sync: bytes, broadcasts: Sequence[bytes]) -> None:
         """Start a round."""
         for pipe in self.pipes:
-            pipe.send_bytes(_pack({"begin": True}, sync, *broadcasts))
+            _send(pipe, _pack({"begin": True}, sync, *broadcasts))
 
     def answers(self, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers in the order of the tasks; at most AHEAD a worker wait for their turn."""
@@ -97,7 +97,7 @@ class Forked:
             while turn not in waiting:
                 while idle and sent < min(len(tasks), turn + AHEAD * len(self.pipes) + 1):
                     pipe = idle.pop()
-                    pipe.send_bytes(_pack_task(tasks[sent]))
+                    _send(pipe, _pack_task(tasks[sent]))
                     busy[pipe] = sent
                     sent += 1
                 for ready in wait(list(busy)):
@@ -125,11 +125,21 @@ def default_workers(device: str, cohort: int) -> int:
     return 1 if device != "cpu" else max(1, min(len(os.sched_getaffinity(0)), cohort))
 
 
+WORKER_ENDED = "a worker process ended (out of memory?): use fewer --workers, then resume"
+
+
+def _send(pipe: Connection, data: bytes) -> None:
+    try:
+        pipe.send_bytes(data)
+    except OSError:
+        raise ThinwireError(WORKER_ENDED) from None
+
+
 def _receive(pipe: Connection) -> bytes:
     try:
         return pipe.recv_bytes()
     except (EOFError, OSError):
-        raise ThinwireError("a worker process ended (out of memory?): use fewer --workers, then resume") from None
+        raise ThinwireError(WORKER_ENDED) from None
 
 
 def _serve(clients: Clients, pipe: Connection, inherited: list[Connection]) -> None:

@@ -71,9 +71,8 @@ class RoundWork:
         asked: list[int] = []
         for answer in self._send({client: self.have.get(client) for client in cohort}):
             if answer.status == "keyframe":
-                frames.expect(frames.read(answer.frame), kinds=(Kind.REQUEST,))
                 self.traffic.up.append(len(answer.frame))
-                asked.append(answer.client)
+                asked += self._asks(answer)
             else:
                 yield from self._accept(answer)
         for answer in self._send(dict.fromkeys(asked)) if asked else ():
@@ -110,6 +109,15 @@ class RoundWork:
         self.have[answer.client] = self.accepted[answer.client] = self.version
         self._note(answer, update)
         yield update
+
+    def _asks(self, answer: Answer) -> list[int]:
+        """The client that asks for a keyframe; none when its request is refused."""
+        try:
+            frames.expect(frames.read(answer.frame), kinds=(Kind.REQUEST,))
+        except DecodeError as error:
+            self._drop(answer.client, str(error))
+            return []
+        return [answer.client]
 
     def _drop(self, client: int, reason: str) -> None:
         self.dropped.append({"client": client, "reason": reason})

@@ -1,0 +1,43 @@
+# Everything lives in .venv; `make` alone says what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install demo test test-slow lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train FedPM on handwritten digits (embedded data), leave runs/demo"
+	@echo "make test       the tests, without those that take minutes"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff, mypy, import contracts"
+	@echo "make bench      bits against bounds, speed, overhead; writes benchmarks/results"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/thinwire run experiments/fedpm/digits.toml --out runs/demo --force
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

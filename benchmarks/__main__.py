@@ -1,0 +1,15 @@
+"""Run the benchmarks named on the command line, or all."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import codecs, local_step, overhead
+
+ALL = {"codecs": codecs.main, "local_step": local_step.main, "overhead": overhead.main}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ALL:
+        if name not in ALL:
+            sys.exit(f"unknown benchmark {name!r}, known: {', '.join(ALL)}")
+        ALL[name]()
