@@ -75,6 +75,12 @@ class Frame:
             raise DecodeError(f"frame: {len(found)} sections {wanted.name.lower()}, exactly 1 expected")
         return found[0]
 
+    def sole(self, wanted: Section) -> bytes:
+        """Bytes of the only section, which must be of this sort; DecodeError otherwise."""
+        if len(self.sections) != 1:
+            raise DecodeError(f"frame: {len(self.sections)} sections, {wanted.name.lower()} alone expected")
+        return self.one(wanted)
+
 
 def write(frame: Frame) -> bytes:
     """Bytes of a frame: 37 + 6 a section more than its sections hold. ConfigError on fields out of range."""

@@ -30,7 +30,7 @@ def integer(seed: int, round: int = 0, client: int = SERVER, purpose: str = "") 
 
 
 def raw_words(seed: int, purpose: str, count: int) -> np.ndarray:
-    """`count` raw 64-bit outputs of Philox-4x64-10, counter from 0: the same on every machine.  # (count,) uint64."""
+    """`count` raw 64-bit outputs of Philox-4x64-10, counter from 1, four a block, alike everywhere.  # (count,)"""
     return np.random.Philox(key=key(seed, purpose=purpose)).random_raw(count)
 
 

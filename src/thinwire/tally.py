@@ -68,6 +68,9 @@ class TallyWire:
             raise DecodeError("keyframe: the frozen weights made here are not those of the sender")
         reader = varint.Reader(frame.one(Section.TOTAL))
         total = reader.next(most=MAX_TOTAL)
+        reader.end()
+        if len(frame.sections) != (3 if total else 2):
+            raise DecodeError(f"keyframe: {len(frame.sections)} sections for counts of {total} masks")
         if not total:
             return Tally(seed, 0, np.zeros(self.layout.size, dtype=np.uint32))
         return Tally(seed, total, self._counts(frame.one(Section.VALUES), total, Context(self.layout)))

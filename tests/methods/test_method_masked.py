@@ -12,6 +12,7 @@ from thinwire.layout import Layout
 from thinwire.methods import Data
 from thinwire.parameterisations import Masked, frozen_weights, mask_layout
 from thinwire.parameterisations.mask import bernoulli, bit_source
+from thinwire.parameterisations.rounding import ROUNDINGS, round_mask
 from thinwire.tensors import FlatModel
 
 
@@ -82,7 +83,7 @@ def test_bernoulli_of_a_torch_generator():
 def test_frozen_signs_are_literally_these():
     # Philox-4x64-10 with the key of seed 0: FORMAT.md's own draws, the same on every machine and for ever
     signs = np.sign(frozen_weights(Layout.of({"w": (4, 8)}), seed=0, gain=1.0)).astype(int)
-    assert "".join("-+"[s > 0] for s in signs) == SIGNS_OF_SEED_0
+    assert "".join("-+"[int(s > 0)] for s in signs) == SIGNS_OF_SEED_0
     np.testing.assert_array_equal(signs, 1 - 2 * rng.raw_bits(0, "frozen-signs", 32).astype(int))
 
 
@@ -131,3 +132,45 @@ def test_a_tied_weight_has_one_mask():
     assert [entry.name for entry in algorithm.wire.layout] == ["first.weight", "first.bias", "second.bias"]
     model = algorithm.flat.model
     assert model.first.weight is model.second.weight
+
+
+# rounding θ to the one mask that is shipped --------------------------------------------------------------------------
+
+LAYERS = Layout.of({"conv.weight": (3, 4, 5, 5), "conv.bias": (3,), "fc.weight": (7, 300), "fc.bias": (7,)})
+
+
+@pytest.fixture
+def theta():
+    return np.random.default_rng(0).beta(0.3, 0.3, LAYERS.size).astype(np.float32)
+
+
+def test_a_threshold_and_a_sample_are_what_they_say(theta):
+    frozen = frozen_weights(LAYERS, 0, 1.0)
+    np.testing.assert_array_equal(round_mask(theta, frozen, LAYERS, "threshold", rng.generator(0)), theta > 0.5)
+    mask = round_mask(theta, frozen, LAYERS, "sample", rng.generator(5))
+    np.testing.assert_array_equal(mask, rng.generator(5).random(theta.size, dtype=np.float32) < theta)
+    assert mask.dtype == np.uint8
+
+
+def test_diffusion_keeps_every_partial_sum_of_a_unit_near_the_mean_network(theta):
+    frozen = frozen_weights(LAYERS, 0, 1.0)
+    mask, threshold, sample = (round_mask(theta, frozen, LAYERS, how, rng.generator(0)) for how in ROUNDINGS)
+    for entry in LAYERS:
+        part, units = entry.slice, entry.shape[0]
+        if len(entry.shape) == 1:
+            np.testing.assert_array_equal(mask[part], threshold[part])
+            continue
+        errors = [(frozen[part] * (m[part] - theta[part].astype(float))).reshape(units, -1) for m in (mask, threshold)]
+        drifts = [np.abs(error.cumsum(axis=1)).max() for error in errors]  # of any unit, anywhere along its inputs
+        # each choice leaves at most (1 + SPREAD) / 2 = π/4 of a weight
+        assert drifts[0] <= np.pi / 4 * np.abs(frozen[part]).max() * (1 + 1e-6)
+        assert drifts[0] < drifts[1]
+    assert not np.array_equal(mask, threshold)
+    assert not np.array_equal(mask, sample)
+
+
+def test_a_settled_mask_is_shipped_as_it_is():
+    settled = np.random.default_rng(0).integers(0, 2, LAYERS.size).astype(np.float32)
+    for how in ROUNDINGS:
+        mask = round_mask(settled, frozen_weights(LAYERS, 0, 1.0), LAYERS, how, rng.generator(0))
+        np.testing.assert_array_equal(mask, settled)

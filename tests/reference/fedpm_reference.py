@@ -84,7 +84,7 @@ def batches(n, batch_size, epochs, order):
 
 def cohort(seed, round, clients, fraction):
     """⌈fraction · clients⌋ clients without replacement, in ascending order."""
-    size = max(1, round(fraction * clients))
+    size = max(1, int(np.rint(fraction * clients)))
     return sorted(generator(seed, round, -1, "cohort").choice(clients, size=size, replace=False).tolist())
 
 

@@ -76,6 +76,11 @@ def wide():
     return nn.Linear(FEATURES, CLASSES).double()
 
 
+def no_model():
+    """A mistake."""
+    return 5
+
+
 DATA = {"load": "toyworld:blobs", "clients": 4}
 FEDPM = {"local": {"batch_size": 8}}
 FEDAVG = {"method": {"name": "fedavg"}, "local": {"batch_size": 8, "lr": 0.1}}

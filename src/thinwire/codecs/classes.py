@@ -19,17 +19,17 @@ MAX_COUNT = 2**24
 
 @dataclass(frozen=True)
 class Keys:
-    """Each entry's key (its count or its tensor, at most 4096 of them) and how many keys there are."""
+    """Each entry's key (its count or its tensor, folded to at most `finest`) and how many keys there are."""
 
     index: np.ndarray  # (n,) uint32
     number: int
 
     @classmethod
-    def of(cls, context: Context) -> Keys:
-        """Keys from the shared counts if there are any, else from the layout."""
+    def of(cls, context: Context, finest: int = BINS[0]) -> Keys:
+        """Keys from the shared counts if there are any, else from the layout. `finest`: one of BINS."""
         if context.shared is None:
             tensors = np.arange(len(context.layout), dtype=np.uint32)
-            return cls._folded(np.repeat(tensors, context.layout.sizes), max(1, len(context.layout)))
+            return cls._folded(np.repeat(tensors, context.layout.sizes), max(1, len(context.layout)), finest)
         shared = context.shared
         if shared.dtype != np.uint32 or shared.shape != (context.layout.size,):
             raise ConfigError(
@@ -38,13 +38,13 @@ class Keys:
         number = int(shared.max(initial=0)) + 1
         if number > MAX_COUNT:
             raise ConfigError("shared", number - 1, f"counts below {MAX_COUNT}")
-        return cls._folded(np.ascontiguousarray(shared), number)
+        return cls._folded(np.ascontiguousarray(shared), number, finest)
 
     @classmethod
-    def _folded(cls, index: np.ndarray, number: int) -> Keys:
-        if number <= BINS[0]:
+    def _folded(cls, index: np.ndarray, number: int, finest: int) -> Keys:
+        if number <= finest:
             return cls(index, number)
-        return cls((index.astype(np.uint64) * np.uint64(BINS[0]) // np.uint64(number)).astype(np.uint32), BINS[0])
+        return cls((index.astype(np.uint64) * np.uint64(finest) // np.uint64(number)).astype(np.uint32), finest)
 
     def fold(self, bins: int) -> np.ndarray:
         """Class of every key: key · bins // number, bins at most number.  # (number,) int64."""

@@ -3,8 +3,8 @@
 State: a 64-bit interval [low, low + range). A symbol of class c with frequency f of 2¹⁶ takes the part
 (range >> 16) · f; when range falls under 2³², the top 32 bits of low are final and leave as one big-endian word.
 A carry runs back into the words already written. The end is the number of [low, low + range) with the most trailing
-zero bits: trailing zero bytes are cut, and the reader goes on with zeros. A symbol whose frequency is the whole 2¹⁶ costs
-nothing. Reference: G. N. N. Martin, "Range encoding", 1979; the loss against entropy is under 2⁻¹⁵ a symbol.
+zero bits: trailing zero bytes are cut, and the reader goes on with zeros. A symbol whose frequency is the whole 2¹⁶
+costs nothing. Reference: G. N. N. Martin, "Range encoding", 1979; the loss against entropy is under 2⁻¹⁵ a symbol.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _decode_bits(words, index, frequencies, bits):  # type: ignore[no-untyped-de
             code = (code << _WORD) | word
             width <<= _WORD
             position += 1
-    return position
+    return position, code, width
 
 
 @njit(cache=True)
@@ -132,7 +132,7 @@ def _decode_symbols(words, index, cumulative, symbols):  # type: ignore[no-untyp
             code = (code << _WORD) | word
             width <<= _WORD
             position += 1
-    return position
+    return position, code, width
 
 
 def encode_bits(bits: np.ndarray, index: np.ndarray, frequencies: np.ndarray) -> bytes:
@@ -142,9 +142,9 @@ def encode_bits(bits: np.ndarray, index: np.ndarray, frequencies: np.ndarray) ->
 
 
 def decode_bits(payload: bytes, index: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """Inverse of `encode_bits`: (n,) uint8; DecodeError when bytes are left over."""
-    bits = np.empty(index.size, dtype=np.uint8)
-    _check_end(payload, _decode_bits(_open(payload), index, frequencies, bits))
+    """Inverse of `encode_bits`: (n,) uint8; DecodeError on a payload that the writer would not make of them."""
+    bits, words = np.empty(index.size, dtype=np.uint8), _open(payload)
+    _check_end(payload, words, *_decode_bits(words, index, frequencies, bits))
     return bits
 
 
@@ -155,9 +155,9 @@ def encode_symbols(symbols: np.ndarray, index: np.ndarray, cumulative: np.ndarra
 
 
 def decode_symbols(payload: bytes, index: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
-    """Inverse of `encode_symbols`: (n,) uint32; DecodeError when bytes are left over."""
-    symbols = np.empty(index.size, dtype=np.uint32)
-    _check_end(payload, _decode_symbols(_open(payload), index, cumulative, symbols))
+    """Inverse of `encode_symbols`: (n,) uint32; DecodeError on a payload that the writer would not make of them."""
+    symbols, words = np.empty(index.size, dtype=np.uint32), _open(payload)
+    _check_end(payload, words, *_decode_symbols(words, index, cumulative, symbols))
     return symbols
 
 
@@ -188,9 +188,15 @@ def _open(payload: bytes) -> np.ndarray:
     return np.frombuffer(padded, dtype=">u4").astype(np.uint32)
 
 
-def _check_end(payload: bytes, position: int) -> None:
+def _check_end(payload: bytes, words: np.ndarray, position: int, code: int, width: int) -> None:
+    """The message's last 64 bits stand `code` above low: no number of the interval may have more trailing zeros."""
     if len(payload) > 4 * position:
         raise DecodeError(f"range coder: {len(payload) - 4 * position} bytes are left over")
+    high, last = (int(word) for word in [*words[position - 2 : position], 0, 0][:2])
+    end = high << 32 | last
+    step = end & -end or 1 << 64  # the neighbours that have more trailing zeros are one step away
+    if int(code) >= min(step, int(width)) or int(code) + step < int(width):
+        raise DecodeError("range coder: does not end in the number that the writer chooses")
 
 
 def normalise(histogram: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from thinwire.errors import DecodeError
+from thinwire.errors import ConfigError, DecodeError
 
 MAX_BITS = 56
 
@@ -14,6 +14,8 @@ def write(numbers: Iterable[int]) -> bytes:
     out = bytearray()
     for number in numbers:
         number = int(number)
+        if not 0 <= number < 2**MAX_BITS:
+            raise ConfigError("varint", number, f"0 to 2^{MAX_BITS} - 1")
         while number >= 0x80:
             out.append(number & 0x7F | 0x80)
             number >>= 7
@@ -46,3 +48,16 @@ class Reader:
     def rest(self) -> bytes:
         """All bytes behind the numbers taken so far."""
         return self.payload[self.position :]
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; DecodeError when there are fewer."""
+        part = self.payload[self.position : self.position + count]
+        if len(part) != count:
+            raise DecodeError(f"payload: {len(part)} bytes left, {count} named")
+        self.position += count
+        return part
+
+    def end(self) -> None:
+        """DecodeError when bytes are left over."""
+        if self.position != len(self.payload):
+            raise DecodeError(f"payload: {len(self.payload) - self.position} bytes are left over")

@@ -13,6 +13,7 @@ from thinwire.codecs.classes import MAX_COUNT, Keys, gather, information
 from thinwire.errors import ConfigError, DecodeError
 
 SYMBOLS = 256
+MOST_CLASSES = 256
 
 
 def _low_bits(bound: int) -> int:
@@ -37,14 +38,14 @@ class Votes:
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Payload of (n,) uint32 counts below 2²⁴; K is the largest of them."""
-        x, keys = checked(x, np.uint32, context), Keys.of(context)
+        x, keys = checked(x, np.uint32, context), Keys.of(context, MOST_CLASSES)
         bound = int(x.max(initial=0))
         if bound >= MAX_COUNT:
             raise ConfigError("x", bound, f"counts below {MAX_COUNT}")
         symbols, low = _split(x, bound)
         joint = keys.index.astype(np.int64) * SYMBOLS + symbols
         table = np.bincount(joint, minlength=keys.number * SYMBOLS).reshape(keys.number, SYMBOLS)
-        choices = [(bins, gather(keys.fold(bins), table)) for bins in keys.choices() if bins <= 256]
+        choices = [(bins, gather(keys.fold(bins), table)) for bins in keys.choices()]
         bins, counts = min(choices, key=lambda choice: information(choice[1]) + 8 * len(_histograms(choice[1])))
         cumulative = np.stack([rangecoder.normalise(row) for row in counts])
         index = keys.fold(bins).astype(np.uint32)[keys.index]
@@ -53,9 +54,9 @@ class Votes:
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32; every class must have the histogram that the payload names, else DecodeError."""
-        keys, reader = Keys.of(context), varint.Reader(payload)
+        keys, reader = Keys.of(context, MOST_CLASSES), varint.Reader(payload)
         bound = reader.next(most=MAX_COUNT - 1)
-        fold = keys.fold(keys.check_bins(reader.next(most=256)))
+        fold = keys.fold(keys.check_bins(reader.next()))
         sizes = gather(fold, np.bincount(keys.index, minlength=keys.number))
         counts = np.stack([_histogram(reader, int(size)) for size in sizes])
         length, rest = reader.next(), reader.rest()
@@ -82,23 +83,28 @@ def _split(x: np.ndarray, bound: int) -> tuple[np.ndarray, bytes]:
 
 
 def _join(symbols: np.ndarray, packed: bytes, bound: int) -> np.ndarray:
-    """Inverse of `_split`; DecodeError when a symbol is above K or the low bits have another length."""
+    """Inverse of `_split`; DecodeError when K is not the largest count or the low bits have another length."""
     shift = _low_bits(bound)
     inner = (symbols > 0) & (symbols < (SYMBOLS - 1 if shift else bound))
     expected = (int(inner.sum()) * shift + 7) // 8 if shift else 0
     if len(packed) != expected:
         raise DecodeError(f"votes: {len(packed)} bytes of low bits, expected {expected}")
-    if not shift:
-        if symbols.max(initial=0) > bound:
-            raise DecodeError(f"votes: a count of {symbols.max()} above the bound {bound}")
-        return symbols
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=int(inner.sum()) * shift, bitorder="little")
-    low = (bits.reshape(-1, shift).astype(np.uint32) << np.arange(shift, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
-    counts = np.where(symbols == 0, 0, bound).astype(np.uint32)
-    counts[inner] = ((symbols[inner] - 1) << np.uint32(shift)) + low + 1
-    if counts.max(initial=0) > bound:
-        raise DecodeError(f"votes: a count of {counts.max()} above the bound {bound}")
+    counts = symbols
+    if shift:
+        counts = np.where(symbols == 0, 0, bound).astype(np.uint32)
+        counts[inner] = ((symbols[inner] - 1) << np.uint32(shift)) + _low(packed, shift, int(inner.sum())) + 1
+    if counts.max(initial=0) != bound:
+        raise DecodeError(f"votes: the largest count is {counts.max(initial=0)}, not {bound}")
     return counts
+
+
+def _low(packed: bytes, shift: int, count: int) -> np.ndarray:
+    """The low bits as numbers (count,) uint32; DecodeError when the bits that fill the last byte are not 0."""
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
+    if bits[count * shift :].any():
+        raise DecodeError("votes: the bits behind the low bits are not 0")
+    columns = bits[: count * shift].reshape(count, shift).astype(np.uint32)
+    return (columns << np.arange(shift, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
 
 
 def _histograms(counts: np.ndarray) -> bytes:
@@ -120,7 +126,7 @@ def _histogram(reader: varint.Reader, size: int) -> np.ndarray:
         for symbol in range(first, last):
             row[symbol] = reader.next(most=size)
             size -= int(row[symbol])
-            if size < 0:
-                raise DecodeError("votes: a histogram names more entries than its class has")
         row[last] = size
+        if not (row[first] and row[last]):
+            raise DecodeError("votes: a histogram starts or ends with a count of 0")
     return row

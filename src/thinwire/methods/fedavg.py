@@ -112,11 +112,12 @@ class FedAvg:
         return now
 
     def _read_keyframe(self, frame: Frame) -> Global:
-        return Global(Float32().decode(frame.one(Section.VALUES), self.context))
+        return Global(_finite(Float32().decode(frame.sole(Section.VALUES), self.context), "keyframe"))
 
     def _apply(self, step: bytes, old: Global) -> Global:
-        change = self.downlink.decode(step, self.context)
-        return Global(old.weights + change, change)
+        change = _finite(self.downlink.decode(step, self.context), "step")
+        with np.errstate(over="ignore"):
+            return Global(_finite(old.weights + change, "step"), change)
 
     def train(self, held: Held[Global], state: ClientState, data: Data) -> tuple[bytes, ClientState, dict[str, float]]:
         """Train from the weights received, send the change (and, under error feedback, what earlier frames lost)."""
@@ -139,13 +140,11 @@ class FedAvg:
         """A client's change (n,) float32; DecodeError unless every entry is finite."""
         layout = self.flat.layout
         frame = base.read_update(self.setup, self.uplink, state.history.version, layout.digest, message)
-        shared = bool(frame.all(Section.VALUES_SHARED))
+        shared = frame.sections[0][0] == Section.VALUES_SHARED if frame.sections else False
         seed = rng.integer(self.setup.seed, state.history.version + 1, client, "uplink")
         context = Context(layout, state.change if shared else None, seed)
-        change = self.uplink.decode(frame.one(Section.VALUES_SHARED if shared else Section.VALUES), context)
-        if not np.isfinite(change).all():
-            raise DecodeError("update: holds NaN or infinite entries")
-        return Update(frame.samples, change)
+        change = self.uplink.decode(frame.sole(Section.VALUES_SHARED if shared else Section.VALUES), context)
+        return Update(frame.samples, _finite(change, "update"))
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """x ← x + decode(encode(Σ nₖ Δₖ / Σ nₖ + residual))."""
@@ -176,6 +175,13 @@ class FedAvg:
     def ship(self, state: State, description: dict[str, Any]) -> bytes:
         """Model file: the weights as safetensors."""
         return modelfile.dense_bytes(self.model(state), description)
+
+
+def _finite(x: np.ndarray, where: str) -> np.ndarray:
+    """The array itself; DecodeError when an entry is not finite."""
+    if not np.isfinite(x).all():
+        raise DecodeError(f"{where}: holds NaN or infinite entries")
+    return x
 
 
 def fedavg(setup: Setup, options: Mapping[str, Any]) -> Method:

@@ -152,7 +152,7 @@ class FedPM:
         context = self.context(state.tally)
         frame = base.read_update(self.setup, self.uplink, state.history.version, context.layout.digest, message)
         section = Section.VALUES if context.shared is None else Section.VALUES_SHARED
-        mask = self.uplink.decode(frame.one(section), context)
+        mask = self.uplink.decode(frame.sole(section), context)
         return Update(frame.samples, mask, marginal_bits=binary_entropy(float(mask.mean())) * mask.size)
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:

@@ -145,6 +145,8 @@ def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _config_error(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
+    if isinstance(ours := first.get("ctx", {}).get("error"), ConfigError):
+        return ours
     field = ".".join(str(part) for part in first["loc"]) or "experiment"
     if first["type"] == "extra_forbidden":
         section: Any = Experiment

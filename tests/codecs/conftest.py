@@ -1,0 +1,6 @@
+"""The slow references beside the fast code."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))
