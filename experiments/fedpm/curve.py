@@ -6,7 +6,7 @@ accumulating Beta prior (`beta`) or none (`mean`: θ is the mean of the last rou
 
     python experiments/fedpm/curve.py [FOLDER]      about 20 minutes on 2 cores; what is there already is not run again
 
-Writes curve.csv (one line a round of every run) and curve.md (the table) beside this script.
+Writes curve.csv (one line a round of every run) and curve.md (the tables of the README) beside this script.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ def play(setting: dict[str, Any], folder: Path) -> Path:
     return out
 
 
+def markdown(names: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
 def main(folder: Path) -> None:
     """Run everything, write the table and the lines behind it."""
     columns = (
@@ -66,7 +72,7 @@ def main(folder: Path) -> None:
         "up_bpp_marginal",
         "down_bpp",
     )
-    lines, table = [], []
+    lines, table, accuracy = [], [], []
     for setting in settings():
         run = read_run(play(setting, folder))
         by_round = {line["round"]: {**setting, **line} for line in run.rounds}
@@ -76,12 +82,16 @@ def main(folder: Path) -> None:
         bits = [f"{by_round[number]['up_bpp']:.3f}" for number in SHOWN]
         mean = sum(line["up_bpp"] for line in by_round.values()) / ROUNDS
         scores = [f"{mean:.3f}", f"{100 * run.summary['accuracy']:.1f}", f"{100 * run.summary['model_accuracy']:.1f}"]
-        table.append("| " + " | ".join(map(str, [*head, *bits, *scores])) + " |")
-        print(table[-1], flush=True)
-    names = ["clients", "partition", "take part", "prior", "", *(f"bpp at {number}" for number in SHOWN)]
-    names += ["mean bpp", "accuracy %", "shipped file %"]
-    rule = "|" + " --- |" * len(names)
-    (HERE / "curve.md").write_text("\n".join(["| " + " | ".join(names) + " |", rule, *table]) + "\n")
+        table.append([*head, *bits, *scores])
+        if setting["lr"]:
+            accuracy.append([*head[:-1], *(f"{100 * by_round[number]['accuracy']:.1f}" for number in SHOWN)])
+        print(*table[-1], flush=True)
+    who = ["clients", "partition", "take part", "prior"]
+    bits_table = markdown(
+        [*who, "", *(f"bpp at {number}" for number in SHOWN), "mean bpp", "accuracy %", "shipped file %"], table
+    )
+    accuracy_table = markdown([*who, *(f"% at {number}" for number in SHOWN)], accuracy)
+    (HERE / "curve.md").write_text(f"{bits_table}\n\nAccuracy by round of the runs that learn:\n\n{accuracy_table}\n")
     with open(HERE / "curve.csv", "w", newline="") as file:
         csv.writer(file).writerows([columns, *lines])
 

@@ -79,8 +79,8 @@ class TallyWire:
         """The new total and counts, coded against the old counts."""
         return varint.write([new.total]) + self.votes.encode(new.ones, Context(self.layout, old.shared))
 
-    def apply(self, step: bytes, old: Tally) -> Tally:
-        """Inverse of `step`."""
+    def apply(self, step: bytes, old: Tally, version: int) -> Tally:
+        """Inverse of `step`; the same for every version."""
         reader = varint.Reader(step)
         total = reader.next(most=MAX_TOTAL)
         return replace(old, total=total, ones=self._counts(reader.rest(), total, Context(self.layout, old.shared)))

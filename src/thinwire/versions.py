@@ -80,7 +80,7 @@ def receive(
     held: Held[T] | None,
     have: int | None,
     keyframe: Callable[[Frame], T],
-    step: Callable[[bytes, T], T],
+    step: Callable[[bytes, T, int], T],
     same: Callable[[T, T], bool],
 ) -> Held[T]:
     """What a client holds after a broadcast. `have`: the version this client had (of a simulated one, just a number).
@@ -102,11 +102,11 @@ def receive(
     return held
 
 
-def _apply(version: int, payload: bytes, held: Held[T], step: Callable[[bytes, T], T]) -> Held[T]:
+def _apply(version: int, payload: bytes, held: Held[T], step: Callable[[bytes, T, int], T]) -> Held[T]:
     checksum = crc32(payload)
     if version <= held.version:
         if held.trail.get(version, checksum) != checksum:
             raise DecodeError(f"broadcast: step {version} is not the one decoded before")
         return held
     kept = dict(list(held.trail.items())[-MAX_STEPS:])
-    return Held(version, step(payload, held.value), kept | {version: checksum})
+    return Held(version, step(payload, held.value, version), kept | {version: checksum})

@@ -107,7 +107,8 @@ class Client:
         self.decoded = []
 
     def receive(self, frame, held, have):
-        def step(payload, value):
+        def step(payload, value, version):
+            assert version == len(value) + 1
             self.decoded.append(payload.decode())
             return value + payload.decode()
 

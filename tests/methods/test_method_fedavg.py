@@ -46,7 +46,7 @@ def test_bytes_of_a_round(codec, width):
     first, second = world.play(), world.play()
     head = 37 + 6
     assert first.up_bytes == second.up_bytes == 4 * (head + width * P)
-    assert first.down_bytes == 4 * (4 + head + 4 * P)  # a keyframe is exact, whatever the downlink
+    assert first.down_bytes == 4 * (4 + head + 16)  # the seed of the initial weights, and their digest
     assert second.down_bytes == 4 * (4 + head + width * P)
     assert second.up_bpp == pytest.approx(8 * (head + width * P) / P)
     assert second.up_bpp_marginal is None
@@ -208,9 +208,24 @@ def test_a_flat_model_reads_what_was_written():
 # settings and refusals -----------------------------------------------------------------------------------------------
 
 
-def test_fedavg_has_no_options_of_its_own():
-    with pytest.raises(ConfigError, match=r"method\.epsilon = 0\.1: unknown field, known: none"):
+def test_unknown_options_are_refused():
+    with pytest.raises(ConfigError, match=r"method\.epsilon = 0\.1: unknown field, known: send_initial"):
         build("fedavg", options={"epsilon": 0.1})
+
+
+def test_initial_weights_travel_as_a_seed_or_in_full_on_request():
+    seed, full = build("fedavg"), build("fedavg", options={"send_initial": True})
+    short, long = seed.broadcast(seed.init(), None), full.broadcast(full.init(), None)
+    assert (len(short), len(long)) == (37 + 6 + 16, 37 + 6 + 4 * P)
+    held = [method.receive(message, None, None) for method, message in ((seed, short), (full, long))]
+    np.testing.assert_array_equal(held[0].value.weights, held[1].value.weights)
+    np.testing.assert_array_equal(held[0].value.weights, seed.init().weights)
+
+
+def test_initial_weights_of_another_seed_are_refused():
+    ours, theirs = build("fedavg", seed=1), build("fedavg", seed=2)
+    with pytest.raises(DecodeError, match="initial weights made here are not the sender's: set send_initial"):
+        ours.receive(theirs.broadcast(theirs.init(), None), None, None)
 
 
 @pytest.mark.parametrize("side", ["uplink", "downlink"])

@@ -1,4 +1,4 @@
-"""Codecs: array <-> bytes. numpy and an integer range coder; no torch, no word of rounds or clients."""
+"""Codecs: array <-> bytes. numpy and entropy coders; no torch, no word of rounds or clients."""
 
 from __future__ import annotations
 
@@ -7,16 +7,42 @@ from typing import Any
 
 from thinwire.codecs import config
 from thinwire.codecs.base import Codec, Context
-from thinwire.codecs.config import tag, to_config
+from thinwire.codecs.byrole import ByRole
+from thinwire.codecs.combine import Each, Prune, Shortest
+from thinwire.codecs.config import at, tag, to_config
 from thinwire.codecs.dense import BFloat16, Float16, Float32
+from thinwire.codecs.eden import Drive, Eden
+from thinwire.codecs.fp8 import FP8
+from thinwire.codecs.kmeans import KMeans
+from thinwire.codecs.labels import Huffman, Members, Raw
+from thinwire.codecs.lloyd import Lloyd
 from thinwire.codecs.mask import Mask
+from thinwire.codecs.named import M22, STC, FedZip, TinyScript
+from thinwire.codecs.pooled import Pooled
+from thinwire.codecs.positions import Bitmap, Fixed, Gaps
+from thinwire.codecs.qsgd import QSGD
+from thinwire.codecs.sign import SignSGD
+from thinwire.codecs.sketch import CountSketch
+from thinwire.codecs.ternary import Ternary
+from thinwire.codecs.terngrad import TernGrad
+from thinwire.codecs.topk import TopK
+from thinwire.codecs.uniform import Uniform
 from thinwire.codecs.votes import Votes
 
-CODECS: dict[str, type[Codec]] = {codec.id: codec for codec in (Float32, Float16, BFloat16, Mask, Votes)}
+_ALL: tuple[type[Codec], ...] = (
+    Float32, Float16, BFloat16, FP8,  # dense casts
+    FedZip, M22, TinyScript, STC,  # papers' pipelines
+    SignSGD, TernGrad, QSGD, Drive, Eden, CountSketch,  # baselines
+    TopK, ByRole, Pooled, Each, Prune, Shortest,  # blocks that nest others
+    KMeans, Lloyd, Uniform, Ternary,  # values
+    Mask, Bitmap, Fixed, Gaps,  # positions
+    Votes, Huffman, Raw, Members,  # labels
+)  # fmt: skip
+CODECS: dict[str, type[Codec]] = {codec.id: codec for codec in _ALL}
 
 __all__ = [
-    "CODECS", "BFloat16", "Codec", "Context", "Float16", "Float32", "Mask", "Votes",
-    "codec_name", "from_config", "tag", "to_config",
+    "CODECS", "Codec", "Context", "at", "codec_name", "from_config", "tag", "to_config",
+    *sorted(codec.__name__ for codec in _ALL),
 ]  # fmt: skip
 
 

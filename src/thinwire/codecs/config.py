@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 from zlib import crc32
 
@@ -30,8 +30,24 @@ def from_config(config: Mapping[str, Any], classes: Mapping[str, type[Codec]]) -
     name = str(config.get("id"))
     if name not in classes:
         raise ConfigError("codec id", name, f"one of {', '.join(sorted(classes))}")
-    values = {key: from_config(v, classes) if isinstance(v, Mapping) else v for key, v in config.items() if key != "id"}
+    values = {key: _nested(value, classes) for key, value in config.items() if key != "id"}
     return record(classes[name], values, where=name)
+
+
+def _nested(value: Any, classes: Mapping[str, type[Codec]]) -> Any:
+    """A field's value with the codecs in it built."""
+    if isinstance(value, Mapping):
+        return from_config(value, classes)
+    return [_nested(item, classes) for item in value] if isinstance(value, list) else value
+
+
+def at(codec: Codec, round: int) -> Codec:
+    """The codec of a round, counted from 0: every part with a schedule, a method `at`, takes that round's setting."""
+    if hasattr(codec, "at"):
+        return codec.at(round)
+    nested = {f.name: getattr(codec, f.name) for f in fields(codec)}  # type: ignore[arg-type]
+    changed = {name: at(part, round) for name, part in nested.items() if isinstance(part, Codec)}
+    return replace(codec, **changed) if changed else codec  # type: ignore[type-var]
 
 
 def tag(codec: Codec) -> int:

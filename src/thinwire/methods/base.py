@@ -11,7 +11,7 @@ from torch import nn
 
 from thinwire import frame as frames
 from thinwire import rng
-from thinwire.codecs import Codec, Context, tag
+from thinwire.codecs import Codec, Context, at, tag
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.train import Local
@@ -94,7 +94,7 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def update_frame(setup: Setup, codec: Codec, version: int, x: np.ndarray, context: Context, samples: int) -> bytes:
     """A client's answer: one section, whose sort says whether the shared array was used."""
     section = Section.VALUES if context.shared is None else Section.VALUES_SHARED
-    sections = ((section, codec.encode(x, context)),)
+    sections = ((section, at(codec, version).encode(x, context)),)
     layout = context.layout.digest
     return frames.write(Frame(Kind.UPDATE, setup.run, version, tag(codec), layout, sections, samples=samples))
 

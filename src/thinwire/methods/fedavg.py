@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import nn
 
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
-from thinwire.codecs import Codec, Context, Float32, tag
+from thinwire.codecs import Codec, Context, Float32, at, tag
 from thinwire.errors import DecodeError, TrainingError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
@@ -34,7 +35,9 @@ from thinwire.versions import Held, History
 
 @dataclass(frozen=True)
 class Options:
-    """FedAvg has no settings of its own."""
+    """FedAvg's own settings. send_initial: send the initial weights, not the seed that makes them on both ends."""
+
+    send_initial: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class FedAvg:
     """The algorithm's functions over one set-up; `Method` names them for the runtimes."""
 
     setup: Setup
+    options: Options
     uplink: Codec
     downlink: Codec
 
@@ -78,15 +82,18 @@ class FedAvg:
         """The trainee over that model."""
         return Dense(self.flat)
 
-    @property
-    def context(self) -> Context:
-        """What both ends know without a shared array."""
-        return Context(self.flat.layout)
+    @cached_property
+    def start(self) -> np.ndarray:
+        """The initial weights (n,) that the seed makes."""
+        return FlatModel(base.seeded(self.setup.build, self.setup.seed)).read()
+
+    def down_context(self, version: int) -> Context:
+        """What a step to a version is coded with."""
+        return Context(self.flat.layout, seed=rng.integer(self.setup.seed, version, purpose="downlink"))
 
     def init(self) -> State:
         """The model's own initial weights."""
-        weights = FlatModel(base.seeded(self.setup.build, self.setup.seed)).read()
-        return State(History(), weights, np.zeros_like(weights), np.zeros_like(weights))
+        return State(History(), self.start.copy(), np.zeros_like(self.start), np.zeros_like(self.start))
 
     def client_init(self, client: int) -> ClientState:
         """A residual of zeros under error feedback, else nothing."""
@@ -95,8 +102,13 @@ class FedAvg:
     def broadcast(self, state: State, have: int | None) -> bytes:
         """Frame that takes a client from the version it holds (None: nothing) to the current weights."""
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), self.flat.layout.digest)
-        sections = ((Section.VALUES, Float32().encode(state.weights, self.context)),)
-        return frames.write(state.history.message(have, lambda: sections, head))
+        return frames.write(state.history.message(have, lambda: self._keyframe(state), head))
+
+    def _keyframe(self, state: State) -> tuple[tuple[int, bytes], ...]:
+        """Version 0 is a seed that both ends hold, and a digest to prove it; any other is sent as float32."""
+        if state.history.version == 0 and not self.options.send_initial:
+            return ((Section.SEED, seed_section(self.setup.seed, self.start)),)
+        return ((Section.VALUES, Float32().encode(state.weights, Context(self.flat.layout))),)
 
     def receive(self, message: bytes, held: Held[Global] | None, have: int | None) -> Held[Global]:
         """The weights that a client holds after a broadcast."""
@@ -107,15 +119,20 @@ class FedAvg:
         now = versions.receive(frame, held, have, self._read_keyframe, self._apply, same)
         steps = frame.all(Section.STEP)
         if steps and now.value.change is None:  # a resumed process began with a keyframe, this client gets a step
-            change = self.downlink.decode(steps[-1], self.context)
+            change = self.downlink.decode(steps[-1], self.down_context(now.version))
             now = replace(now, value=replace(now.value, change=change))
         return now
 
     def _read_keyframe(self, frame: Frame) -> Global:
-        return Global(_finite(Float32().decode(frame.sole(Section.VALUES), self.context), "keyframe"))
+        if frame.round == 0 and frame.all(Section.SEED):
+            if frame.sole(Section.SEED) != seed_section(self.setup.seed, self.start):
+                raise DecodeError("keyframe: the initial weights made here are not the sender's: set send_initial")
+            return Global(self.start)
+        weights = Float32().decode(frame.sole(Section.VALUES), Context(self.flat.layout))
+        return Global(_finite(weights, "keyframe"))
 
-    def _apply(self, step: bytes, old: Global) -> Global:
-        change = _finite(self.downlink.decode(step, self.context), "step")
+    def _apply(self, step: bytes, old: Global, version: int) -> Global:
+        change = _finite(self.downlink.decode(step, self.down_context(version)), "step")
         with np.errstate(over="ignore"):
             return Global(_finite(old.weights + change, "step"), change)
 
@@ -133,7 +150,7 @@ class FedAvg:
         frame = base.update_frame(self.setup, self.uplink, held.version, change, context, len(data.y))
         if self.setup.error_feedback:
             sent = frames.read(frame).sections[0][1]
-            state = {"residual": change - self.uplink.decode(sent, context)}
+            state = {"residual": change - at(self.uplink, held.version).decode(sent, context)}
         return frame, state, metrics
 
     def read(self, state: State, client: int, message: bytes) -> Update:
@@ -143,7 +160,8 @@ class FedAvg:
         shared = frame.sections[0][0] == Section.VALUES_SHARED if frame.sections else False
         seed = rng.integer(self.setup.seed, state.history.version + 1, client, "uplink")
         context = Context(layout, state.change if shared else None, seed)
-        change = self.uplink.decode(frame.sole(Section.VALUES_SHARED if shared else Section.VALUES), context)
+        payload = frame.sole(Section.VALUES_SHARED if shared else Section.VALUES)
+        change = at(self.uplink, state.history.version).decode(payload, context)
         return Update(frame.samples, _finite(change, "update"))
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
@@ -155,8 +173,9 @@ class FedAvg:
         if not samples:
             raise TrainingError(f"round {state.history.version + 1}: no update is left")
         wanted = (total / samples).astype(np.float32) + state.residual
-        step = self.downlink.encode(wanted, self.context)
-        change = self.downlink.decode(step, self.context)
+        context = self.down_context(state.history.version + 1)
+        step = self.downlink.encode(wanted, context)
+        change = self.downlink.decode(step, context)
         history = state.history.push(step, most_bytes=4 * wanted.size)
         return State(history, state.weights + change, change, wanted - change)
 
@@ -177,6 +196,11 @@ class FedAvg:
         return modelfile.dense_bytes(self.model(state), description)
 
 
+def seed_section(seed: int, weights: np.ndarray) -> bytes:
+    """Seed (8 bytes) and the first 8 bytes of SHA-256 of the weights that it makes."""
+    return seed.to_bytes(8, "little") + sha256(weights.astype("<f4").tobytes()).digest()[:8]
+
+
 def _finite(x: np.ndarray, where: str) -> np.ndarray:
     """The array itself; DecodeError when an entry is not finite."""
     if not np.isfinite(x).all():
@@ -186,8 +210,7 @@ def _finite(x: np.ndarray, where: str) -> np.ndarray:
 
 def fedavg(setup: Setup, options: Mapping[str, Any]) -> Method:
     """FedAvg over a set-up; float32 both ways unless told."""
-    record(Options, options, "method")
     uplink = base.codec_for(setup.uplink, Float32(), "float32", "uplink")
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
-    algorithm = FedAvg(setup, uplink, downlink)
+    algorithm = FedAvg(setup, record(Options, options, "method"), uplink, downlink)
     return base.assemble("fedavg", algorithm, algorithm.flat.size)

@@ -1,0 +1,75 @@
+"""Top-k: the largest entries and where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from thinwire.codecs import varint
+from thinwire.codecs.base import Codec, Context, checked
+from thinwire.codecs.checks import finite
+from thinwire.codecs.dense import Float16
+from thinwire.codecs.mask import Mask
+from thinwire.codecs.selection import groups, how_many, largest, magnitude_classes
+from thinwire.errors import ConfigError, DecodeError
+
+SCOPES = ("tensor", "global")
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keeps the fraction `keep` of entries largest in magnitude, exactly ⌊keep · n + ½⌋ of them; the rest become 0.
+
+    scope: of every tensor, or of the whole vector (`global`). positions: codec of the mask; `mask` conditions it on
+    classes of |shared|, exponent and two mantissa bits. values: codec of the kept entries, whose layout is the
+    layout restricted to the mask. Ties go to the lower index.
+
+    Payload: varint length of the positions, these, the values.
+    """
+
+    id: ClassVar[str] = "topk"
+    dtype: ClassVar[str] = "float32"
+    keep: float = 0.01
+    scope: str = "tensor"
+    values: Codec = field(default_factory=Float16)
+    positions: Codec = field(default_factory=Mask)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ConfigError("topk.keep", self.keep, "above 0, at most 1")
+        if self.scope not in SCOPES:
+            raise ConfigError("topk.scope", self.scope, f"one of {', '.join(SCOPES)}")
+        for name, part, dtype in (("values", self.values, "float32"), ("positions", self.positions, "uint8")):
+            if part.dtype != dtype:
+                raise ConfigError(f"topk.{name}", part.id, f"a codec for {dtype} arrays")
+
+    def encode(self, x: np.ndarray, context: Context) -> bytes:
+        """Positions and values of the largest entries of (n,) float32."""
+        x = finite(checked(x, np.float32, context))
+        mask = largest(x, self.keep, self.scope, context.layout)
+        positions = self.positions.encode(mask, _positions_context(context))
+        values = self.values.encode(x[mask.astype(bool)], _values_context(mask, context))
+        return varint.write([len(positions)]) + positions + values
+
+    def decode(self, payload: bytes, context: Context) -> np.ndarray:
+        """(n,) float32, zero where nothing was kept; DecodeError unless just so many entries are marked."""
+        reader = varint.Reader(payload)
+        mask = self.positions.decode(reader.take(reader.next()), _positions_context(context))
+        for span, size in groups(context.layout, self.scope):
+            marked, kept = int(mask[span].sum(dtype=np.int64)), how_many(self.keep, size)
+            if marked != kept:
+                raise DecodeError(f"topk: {marked} entries of {size} are marked, not {kept}")
+        x = np.zeros(mask.size, dtype=np.float32)
+        x[mask.astype(bool)] = self.values.decode(reader.rest(), _values_context(mask, context))
+        return x
+
+
+def _positions_context(context: Context) -> Context:
+    return Context(context.layout, magnitude_classes(context.shared), context.seed)
+
+
+def _values_context(mask: np.ndarray, context: Context) -> Context:
+    shared = None if context.shared is None else context.shared[mask.astype(bool)]
+    return Context(context.layout.restrict(mask), shared, context.seed)
