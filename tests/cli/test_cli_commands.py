@@ -153,7 +153,7 @@ def test_a_preset_is_a_method(thin, folder):
     ("words", "found"),
     [
         (["--method", "sgd"], ["method.name = 'sgd'", "one of fedavg, fedpm"]),
-        (["--uplink", "zip"], ["uplink.id = 'zip'", "one of bfloat16, float16"]),
+        (["--uplink", "zip"], ["uplink.id = 'zip'", "one of bfloat16, bitmap"]),
         (["--downlink", "float32"], ["downlink = 'float32'", "uint32 arrays"]),
         (["--data", "nothing"], ["data = 'nothing'", "one of digits"]),
         (["--data", "./nothing"], ["data = './nothing'", "a folder with train.parquet"]),

@@ -9,6 +9,7 @@ import numpy as np
 
 from thinwire.codecs import varint
 from thinwire.codecs.base import Codec, Context, checked
+from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -30,9 +31,8 @@ class ByRole:
     def __post_init__(self) -> None:
         if self.small < 0:
             raise ConfigError("by-role.small", self.small, "at least 0 entries")
-        for name, part in (("weights", self.weights), ("rest", self.rest)):
-            if part.dtype != "float32":
-                raise ConfigError(f"by-role.{name}", part.id, "a codec for float32 arrays")
+        require("by-role.weights", self.weights, self.dtype)
+        require("by-role.rest", self.rest, self.dtype)
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Both parts, each with the layout of its tensors."""

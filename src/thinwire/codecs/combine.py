@@ -10,15 +10,11 @@ import numpy as np
 from thinwire.codecs import varint
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
+from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16, Float32
 from thinwire.codecs.selection import largest
 from thinwire.errors import ConfigError
 from thinwire.layout import Entry, Layout
-
-
-def _require(owner: str, codec: Codec, dtype: str) -> None:
-    if codec.dtype != dtype:
-        raise ConfigError(owner, codec.id, f"a codec for {dtype} arrays")
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Each:
     values: Codec = field(default_factory=Float16)
 
     def __post_init__(self) -> None:
-        _require("each.values", self.values, self.dtype)
+        require("each.values", self.values, self.dtype)
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """One payload a tensor."""
@@ -63,7 +59,7 @@ class Prune:
     values: Codec = field(default_factory=Float16)
 
     def __post_init__(self) -> None:
-        _require("prune.values", self.values, self.dtype)
+        require("prune.values", self.values, self.dtype)
         if not 0 < self.keep <= 1:
             raise ConfigError("prune.keep", self.keep, "above 0, at most 1")
 
@@ -86,10 +82,10 @@ class Shortest:
     codecs: tuple[Codec, ...] = (Float16(), Float32())
 
     def __post_init__(self) -> None:
-        if not self.codecs:
-            raise ConfigError("shortest.codecs", self.codecs, "at least one codec")
+        if not isinstance(self.codecs, tuple) or not self.codecs:
+            raise ConfigError("shortest.codecs", self.codecs, "a tuple of at least one codec")
         for codec in self.codecs:
-            _require("shortest.codecs", codec, self.dtype)
+            require("shortest.codecs", codec, self.dtype)
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """All are tried."""

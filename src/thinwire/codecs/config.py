@@ -15,13 +15,16 @@ from thinwire.settings import record
 
 def to_config(codec: Codec) -> dict[str, Any]:
     """{'id': …, field: value, …} with every field, ready for JSON and TOML; None stands for a field left out."""
-    values = {field.name: getattr(codec, field.name) for field in fields(codec)}  # type: ignore[arg-type]
-    return {"id": codec.id} | {name: _plain(value) for name, value in values.items() if value is not None}
+    values = {f.name: _plain(getattr(codec, f.name), f.default) for f in fields(codec)}  # type: ignore[arg-type]
+    return {"id": codec.id} | {name: value for name, value in values.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, default: Any = None) -> Any:
+    """A field's value as JSON has it; keep=1 and keep=1.0 are one codec and must have one tag."""
     if isinstance(value, Codec):
         return to_config(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -38,16 +41,27 @@ def _nested(value: Any, classes: Mapping[str, type[Codec]]) -> Any:
     """A field's value with the codecs in it built."""
     if isinstance(value, Mapping):
         return from_config(value, classes)
-    return [_nested(item, classes) for item in value] if isinstance(value, list) else value
+    return [_nested(item, classes) for item in value] if isinstance(value, list | tuple) else value
+
+
+def require(field: str, codec: Any, dtype: str) -> None:
+    """ConfigError unless a field holds a codec for arrays of this dtype."""
+    if isinstance(codec, type) or not isinstance(codec, Codec) or codec.dtype != dtype:
+        raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays")
 
 
 def at(codec: Codec, round: int) -> Codec:
     """The codec of a round, counted from 0: every part with a schedule, a method `at`, takes that round's setting."""
     if hasattr(codec, "at"):
         return codec.at(round)
-    nested = {f.name: getattr(codec, f.name) for f in fields(codec)}  # type: ignore[arg-type]
-    changed = {name: at(part, round) for name, part in nested.items() if isinstance(part, Codec)}
-    return replace(codec, **changed) if changed else codec  # type: ignore[type-var]
+    parts = {f.name: _part_at(getattr(codec, f.name), round) for f in fields(codec)}  # type: ignore[arg-type]
+    return replace(codec, **parts)  # type: ignore[type-var]
+
+
+def _part_at(value: Any, round: int) -> Any:
+    if isinstance(value, Codec):
+        return at(value, round)
+    return tuple(_part_at(item, round) for item in value) if isinstance(value, tuple) else value
 
 
 def tag(codec: Codec) -> int:

@@ -13,10 +13,12 @@ from bitarray.util import canonical_decode, huffman_code, int2ba
 
 from thinwire.codecs import bits, varint
 from thinwire.codecs.base import Codec, Context, checked
+from thinwire.codecs.config import require
 from thinwire.codecs.positions import Gaps
 from thinwire.errors import ConfigError, DecodeError
 
 SYMBOLS = 256
+LONGEST = 31  # bits of a code word that canonical_decode can read
 
 
 def checked_labels(x: np.ndarray, context: Context) -> np.ndarray:
@@ -32,7 +34,8 @@ class Huffman:
     """Canonical Huffman code of the labels: at least one bit a label, whatever the entropy.
 
     Payload: varint number of code lengths, one byte each (0: label does not occur), the code bits, lowest bit of a
-    byte first. With one label in all, no bits follow. Reference: Huffman 1952; canonical form: Schwartz, Kallick 1964.
+    byte first. With one label in all, no bits follow. A code longer than 31 bits, which takes millions of entries, is
+    made anew from halved counts. Reference: Huffman 1952; canonical form: Schwartz, Kallick 1964.
     """
 
     id: ClassVar[str] = "huffman"
@@ -42,25 +45,21 @@ class Huffman:
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Table and code bits."""
         labels = checked_labels(x, context)
-        counts = np.bincount(labels)
-        present = Counter({int(label): int(counts[label]) for label in np.flatnonzero(counts)})
-        lengths, code = bytearray(counts.size), bitarray(endian="little")
-        if len(present) > 1:
-            for label, word in huffman_code(present).items():
-                lengths[label] = len(word)
+        lengths, code = code_lengths(np.bincount(labels)), bitarray(endian="little")
+        if np.count_nonzero(lengths) > 1:
             code.encode(_words(_in_order(lengths)), labels.astype(np.uint8).tobytes())
-        elif present:
-            lengths[next(iter(present))] = 1
-        return varint.write([len(lengths)]) + bytes(lengths) + code.tobytes()
+        return varint.write([lengths.size]) + lengths.tobytes() + code.tobytes()
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32; DecodeError unless the lengths are a full prefix code and the bits are just enough."""
         reader, size = varint.Reader(payload), context.layout.size
-        count = reader.next(most=SYMBOLS)
-        lengths, code = reader.rest()[:count], reader.rest()[count:]
-        present = _in_order(lengths)
-        if len(lengths) != count or sum(2.0**-length for length, _ in present) not in (0.0, 0.5, 1.0):
+        lengths = np.frombuffer(reader.take(reader.next(most=SYMBOLS)), dtype=np.uint8)
+        present, code = _in_order(lengths), reader.rest()
+        whole = {0: 0.0, 1: 0.5}.get(len(present), 1.0)  # a single label has a length of 1
+        if lengths.max(initial=0) > LONGEST or sum(2.0**-length for length, _ in present) != whole:
             raise DecodeError("huffman: the code lengths are no prefix code")
+        if lengths.size and not lengths[-1]:
+            raise DecodeError("huffman: the largest label does not occur")
         if len(present) <= 1:
             if bool(size) != bool(present) or code:
                 raise DecodeError("huffman: one label or none, but bits follow or entries are missing")
@@ -68,9 +67,23 @@ class Huffman:
         return _decode(code, present, size)
 
 
-def _in_order(lengths: bytes | bytearray) -> list[tuple[int, int]]:
+def code_lengths(counts: np.ndarray) -> np.ndarray:
+    """Bits of every label's code word, 0 where it does not occur, at most LONGEST.  # (labels,) -> (labels,) uint8"""
+    present = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+    lengths = np.zeros(counts.size, dtype=np.uint8)
+    if len(present) == 1:
+        lengths[list(present)] = 1
+    elif present:
+        words = huffman_code(Counter(present))
+        if max(map(len, words.values())) > LONGEST:
+            return code_lengths((counts + 1) // 2)
+        lengths[list(words)] = [len(word) for word in words.values()]
+    return lengths
+
+
+def _in_order(lengths: np.ndarray) -> list[tuple[int, int]]:
     """(length, label) of the labels that occur, in canonical order."""
-    return sorted((length, label) for label, length in enumerate(lengths) if length)
+    return sorted((length, label) for label, length in enumerate(lengths.tolist()) if length)
 
 
 def _words(present: list[tuple[int, int]]) -> dict[int, bitarray]:
@@ -137,11 +150,13 @@ class Members:
     most: ClassVar[int] = SYMBOLS - 1  # the largest label it takes
     positions: Codec = field(default_factory=Gaps)
 
+    def __post_init__(self) -> None:
+        require("members.positions", self.positions, "uint8")
+
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """One mask a label that is not silent."""
         labels, bare = checked_labels(x, context), Context(context.layout)
-        counts = np.bincount(labels, minlength=1)
-        largest, silent = counts.size - 1, int(counts.argmax())
+        largest, silent = _largest_and_silent(labels)
         out = [varint.write([largest, silent])]
         for label in (label for label in range(largest + 1) if label != silent):
             members = self.positions.encode((labels == label).astype(np.uint8), bare)
@@ -149,7 +164,7 @@ class Members:
         return b"".join(out)
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
-        """(n,) uint32; DecodeError when an entry is a member of two labels."""
+        """(n,) uint32; DecodeError when an entry has two labels, or another label should be the largest or silent."""
         reader, bare = varint.Reader(payload), Context(context.layout)
         largest = reader.next(most=SYMBOLS - 1)
         silent = reader.next(most=largest)
@@ -161,4 +176,12 @@ class Members:
             taken |= members
             labels[members] = label
         reader.end()
+        if (largest, silent) != _largest_and_silent(labels):
+            raise DecodeError("members: the largest or the silent label is not the one that the payload names")
         return labels
+
+
+def _largest_and_silent(labels: np.ndarray) -> tuple[int, int]:
+    """The largest label and the most frequent one, the lower on a tie; 0 and 0 without entries."""
+    counts = np.bincount(labels, minlength=1)
+    return counts.size - 1, int(counts.argmax())

@@ -35,6 +35,10 @@ class Named(ABC):
     def inner(self) -> Codec:
         """The expression."""
 
+    def __post_init__(self) -> None:
+        """What the expression's parts refuse is refused at once, not with the first update."""
+        _ = self.inner
+
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Payload of the expression."""
         return self.inner.encode(x, context)
@@ -71,7 +75,7 @@ class FedZip(Named):
             raise ConfigError("fedzip.variant", self.variant, f"one of {', '.join(VARIANTS)}")
         if self.encoding not in ENCODINGS:
             raise ConfigError("fedzip.encoding", self.encoding, f"one of {', '.join(ENCODINGS)}")
-        _ = self.inner
+        super().__post_init__()
 
     @property
     def inner(self) -> Codec:
@@ -106,7 +110,8 @@ class M22(Named):
     magnitude: float | str | Schedule = field(default_factory=lambda: 2.0)  # no plain default, which would fix the type
 
     def __post_init__(self) -> None:
-        _ = self.inner
+        object.__setattr__(self, "magnitude", Lloyd(magnitude=self.magnitude).magnitude)  # 2 and 2.0: one tag
+        super().__post_init__()
 
     def at(self, round: int) -> M22:
         """The codec of a round, where M follows a schedule."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from thinwire.codecs.base import Codec, Context, checked
+from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16
-from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 
 
@@ -22,8 +22,7 @@ class Pooled:
     values: Codec = field(default_factory=Float16)
 
     def __post_init__(self) -> None:
-        if self.values.dtype != "float32":
-            raise ConfigError("pooled.values", self.values.id, "a codec for float32 arrays")
+        require("pooled.values", self.values, self.dtype)
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """The inner payload."""

@@ -70,7 +70,8 @@ class Gaps:
     """Distances between the ones, Golomb–Rice coded: within a few percent of n·H₂(m/n) for scattered ones.
 
     Payload: varint number of ones; if there are any, a byte b, then for each one the zeros before it, g: g >> b ones,
-    a zero, the b low bits of g. Reference: Golomb 1966, Rice 1979.
+    a zero, the b low bits of g, all lowest first. b is the least of 0 … 24 with the fewest bits.
+    Reference: Golomb 1966, Rice 1979.
     """
 
     id: ClassVar[str] = "gaps"
@@ -81,13 +82,21 @@ class Gaps:
         places = np.flatnonzero(checked_mask(x, context))
         if not places.size:
             return varint.write([0])
-        gaps = (np.diff(places, prepend=-1) - 1).astype(np.uint32)
+        gaps = _gaps(places)
         b = bits.rice_parameter(gaps)
         return varint.write([places.size, b]) + bits.rice_encode(gaps, b)
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
-        """(n,) uint8."""
+        """(n,) uint8; DecodeError also for a b that the writer would not choose: one mask, one payload."""
         reader, size = varint.Reader(payload), context.layout.size
         count = reader.next(most=size)
-        b = reader.next(most=24) if count else 0
-        return bits.rice_members(reader.rest(), b, count, size)
+        b = reader.next(most=bits.MOST_LOW_BITS) if count else 0
+        mask = bits.rice_members(reader.rest(), b, count, size)
+        if b != (best := bits.rice_parameter(_gaps(np.flatnonzero(mask)))):
+            raise DecodeError(f"gaps: {b} low bits, {best} are the best")
+        return mask
+
+
+def _gaps(places: np.ndarray) -> np.ndarray:
+    """Zeros before each one.  # (m,) ascending -> (m,) uint32"""
+    return (np.diff(places, prepend=-1) - 1).astype(np.uint32)

@@ -64,7 +64,7 @@ def largest(x: np.ndarray, keep: float, scope: str, layout: Layout) -> np.ndarra
 def magnitude_classes(shared: np.ndarray | None) -> np.ndarray | None:
     """Classes (n,) uint32 of a shared float32 array, exact on every machine: exponent and upper mantissa bits of |x|.
 
-    Four classes an octave, counted from the smallest magnitude that is not zero; zero is class 0.
+    Four classes an octave, counted from the smallest that occurs; zero, and what is below 2⁻¹²⁸, is class 0.
     """
     if shared is None:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from thinwire.codecs import varint
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
+from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16
 from thinwire.codecs.mask import Mask
 from thinwire.codecs.selection import groups, how_many, largest, magnitude_classes
@@ -41,9 +42,8 @@ class TopK:
             raise ConfigError("topk.keep", self.keep, "above 0, at most 1")
         if self.scope not in SCOPES:
             raise ConfigError("topk.scope", self.scope, f"one of {', '.join(SCOPES)}")
-        for name, part, dtype in (("values", self.values, "float32"), ("positions", self.positions, "uint8")):
-            if part.dtype != dtype:
-                raise ConfigError(f"topk.{name}", part.id, f"a codec for {dtype} arrays")
+        require("topk.values", self.values, "float32")
+        require("topk.positions", self.positions, "uint8")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Positions and values of the largest entries of (n,) float32."""

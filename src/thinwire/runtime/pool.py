@@ -10,6 +10,7 @@ import os
 import signal
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -143,17 +144,19 @@ def _receive(pipe: Connection) -> bytes:
 
 
 def _serve(clients: Clients, pipe: Connection, inherited: list[Connection]) -> None:
-    """A worker's life: rounds and tasks until the pipe closes."""
+    """A worker's life: rounds and tasks until the pipe closes, be it in the middle of an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in inherited:
         other.close()
     torch.set_num_threads(1)
+    with suppress(EOFError, OSError):
+        _work(clients, pipe)
+
+
+def _work(clients: Clients, pipe: Connection) -> None:
     broadcasts: list[bytes] = []
     while True:
-        try:
-            head, *parts = _unpack(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
+        head, *parts = _unpack(pipe.recv_bytes())
         if "begin" in head:
             clients.sync(parts[0])
             broadcasts = parts[1:]
