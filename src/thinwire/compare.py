@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thinwire import api, modelfile
 from thinwire.errors import ConfigError
-from thinwire.report import write_report
-from thinwire.runtime.experiment import Experiment, merge, parse, to_toml
+from thinwire.methods import METHODS, PRESETS
+from thinwire.report import human_bytes, percent, write_report
+from thinwire.runtime.experiment import Experiment, merge, parse, read_file, to_toml
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.run import CONFIG, SUMMARY
 
@@ -20,7 +21,19 @@ COLUMNS = (
     "entry", "method", "uplink", "downlink", "accuracy", "best_accuracy", "model_accuracy", "up_bytes", "down_bytes",
     "total_bytes", "mean_up_bpp", "mean_down_bpp", "up_ratio", "total_ratio", "wall_seconds",
 )  # fmt: skip
+SHOWN = ("entry", "accuracy", "file accuracy", "up bpp", "down bpp", "total", "up ratio", "total ratio", "seconds")
 OnEntryRound = Callable[[str, Round, int], None]
+
+
+def read(words: Sequence[str]) -> dict[str, Any]:
+    """The suite that the words name: one TOML file, or methods and presets, each an entry with its own defaults."""
+    if len(words) == 1 and words[0].endswith(".toml"):
+        return read_file(Path(words[0]))
+    known = sorted([*METHODS, *PRESETS])
+    for word in words:
+        if word not in known:
+            raise ConfigError("suite", word, f"a TOML file, or some of {', '.join(known)}")
+    return {"entries": {word: {"method": {"name": word}} for word in words}}
 
 
 def entries(suite: Mapping[str, Any]) -> dict[str, Experiment]:
@@ -95,6 +108,18 @@ def _row(name: str, run: Path) -> dict[str, Any]:
         "total_ratio": 64 / (up + down),
     }
     return {column: (summary | derived)[column] for column in COLUMNS}
+
+
+def as_text(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The table for people, under the headers SHOWN."""
+    return [
+        (
+            row["entry"], percent(row["accuracy"]), percent(row["model_accuracy"]), f"{row['mean_up_bpp']:.4g}",
+            f"{row['mean_down_bpp']:.4g}", human_bytes(row["total_bytes"]), f"{row['up_ratio']:.4g}",
+            f"{row['total_ratio']:.4g}", f"{row['wall_seconds']:.0f}",
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

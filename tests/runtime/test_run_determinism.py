@@ -200,6 +200,13 @@ def test_a_broken_line_inside_what_was_committed_is_refused(tmp_path, line):
         resume(tmp_path / "run")
 
 
+def test_a_run_killed_before_its_configuration_had_its_name_starts_anew(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml.tmp").write_text("seed =")
+    run(tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml.tmp").exists()
+
+
 def test_a_run_killed_before_its_first_line_goes_on(tmp_path):
     run(tmp_path / "whole")
     run(tmp_path / "parts")

@@ -15,8 +15,17 @@ METHODS: dict[str, Callable[[Setup, Mapping[str, Any]], Method]] = {"fedavg": fe
 # What an experiment file may leave out, where a method needs something else than the general defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {"fedpm": {"local": {"optimizer": "adam", "lr": 0.1, "batch_size": 128}}}
 
+
+def _fed(codec: str, error_feedback: bool = False) -> dict[str, Any]:
+    """FedAvg through an uplink codec; error feedback for the biased ones."""
+    return {"method": {"name": "fedavg"}, "uplink": {"id": codec, "error_feedback": error_feedback}}
+
+
 # Named experiment fragments: `--method NAME` is the same as writing the fragment into the experiment file.
 PRESETS: dict[str, dict[str, Any]] = {
+    **{name: _fed(name, error_feedback=True) for name in ("fedzip", "m22", "tinyscript", "stc", "signsgd", "fp8")},
+    **{name: _fed(name) for name in ("qsgd", "terngrad", "drive", "eden")},
+    "fedpaq": {**_fed("qsgd"), "local": {"epochs": 5}, "cohort": {"fraction": 0.5}},
     "fedpm-authors": {"method": {"name": "fedpm", "gain": e, "epsilon": 0.01, "straight_through": "probability"}},
 }
 

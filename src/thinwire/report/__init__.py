@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from thinwire.report.page import write_report
 from thinwire.report.runs import Run, read_run
-from thinwire.report.tables import human_bytes, markdown_table, run_labels, summary_rows
+from thinwire.report.tables import human_bytes, markdown_table, percent, run_labels, summary_rows
 
-__all__ = ["Run", "human_bytes", "markdown_table", "read_run", "run_labels", "summary_rows", "write_report"]
+__all__ = ["Run", "human_bytes", "markdown_table", "percent", "read_run", "run_labels", "summary_rows", "write_report"]

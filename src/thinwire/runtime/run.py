@@ -188,8 +188,11 @@ def versions() -> dict[str, str]:
 
 
 def _claim(out: Path, force: bool) -> None:
-    """Make the run directory; with force, an older run in it is removed, and nothing but a run ever is."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Make the run directory; with force, an older run in it is removed, and nothing but a run ever is.
+
+    A run that was killed before its config.toml had its name leaves nothing but that file's temporary name.
+    """
+    if out.exists() and (not out.is_dir() or any(path.name != f"{CONFIG}.tmp" for path in out.iterdir())):
         if not force:
             raise ConfigError("out", str(out), "a directory that is new or empty (--force replaces an older run)")
         if not (out / CONFIG).is_file():
