@@ -48,8 +48,7 @@ def within(codec, x, context):
         return x
     try:
         codec.encode(x, context)
-    except ConfigError as refused:
-        assert "finite entries" in str(refused)
+    except ConfigError:
         return np.where(np.isfinite(x), x, np.float32(0))
     return x
 
