@@ -25,6 +25,7 @@ def _fed(codec: str, error_feedback: bool = False) -> dict[str, Any]:
 PRESETS: dict[str, dict[str, Any]] = {
     **{name: _fed(name, error_feedback=True) for name in ("fedzip", "m22", "tinyscript", "stc", "signsgd", "fp8")},
     **{name: _fed(name) for name in ("qsgd", "terngrad", "drive", "eden")},
+    "mv-signsgd": {**_fed("signsgd"), "downlink": {"id": "signsgd"}, "server": {"optimizer": "majority"}},
     "fedpaq": {**_fed("qsgd"), "local": {"epochs": 5}, "cohort": {"fraction": 0.5}},
     "fedpm-authors": {"method": {"name": "fedpm", "gain": e, "epsilon": 0.01, "straight_through": "probability"}},
 }

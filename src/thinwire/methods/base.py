@@ -34,6 +34,7 @@ class Setup:
     uplink: Codec | None = None
     downlink: Codec | None = None
     error_feedback: bool = False
+    server: str = "mean"  # how the server puts changes together, a key of aggregate.RULES
 
 
 @dataclass(frozen=True)

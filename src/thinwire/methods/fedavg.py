@@ -25,6 +25,7 @@ from thinwire.codecs import Codec, Context, Float32, at, tag
 from thinwire.errors import DecodeError, TrainingError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
+from thinwire.methods.aggregate import RULES
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
 from thinwire.parameterisations import Dense
 from thinwire.settings import record
@@ -165,14 +166,11 @@ class FedAvg:
         return Update(frame.samples, _finite(change, "update"))
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
-        """x ← x + decode(encode(Σ nₖ Δₖ / Σ nₖ + residual))."""
-        total, samples = np.zeros(state.weights.size, np.float64), 0
-        for update in updates:
-            total += np.multiply(update.value, update.samples, dtype=np.float64)
-            samples += update.samples
-        if not samples:
+        """x ← x + decode(encode(aggregate + residual)); the aggregate is Σ nₖ Δₖ / Σ nₖ unless another rule is set."""
+        change = RULES[self.setup.server](updates, self.flat.layout)
+        if change is None:
             raise TrainingError(f"round {state.history.version + 1}: no update is left")
-        wanted = (total / samples).astype(np.float32) + state.residual
+        wanted = change + state.residual
         context = self.down_context(state.history.version + 1)
         step = self.downlink.encode(wanted, context)
         change = self.downlink.decode(step, context)

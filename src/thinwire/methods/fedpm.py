@@ -209,6 +209,8 @@ def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
     """FedPM over a set-up; uplink `mask` and downlink `votes` unless told."""
     uplink = base.codec_for(setup.uplink, Mask(), "uint8", "uplink")
     downlink = base.codec_for(setup.downlink, Votes(), "uint32", "downlink")
+    if setup.server != "mean":
+        raise ConfigError("server.optimizer", setup.server, "mean for fedpm: masks are counted")
     if setup.error_feedback:
         raise ConfigError("uplink.error_feedback", True, "false for fedpm: masks are samples, there is no residual")
     algorithm = FedPM(setup, record(Options, options, "method"), uplink, downlink)

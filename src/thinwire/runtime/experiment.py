@@ -91,9 +91,9 @@ class LocalSettings(_Section):
 
 
 class ServerSettings(_Section):
-    """How the server applies the mean update."""
+    """How the server makes one change out of the clients' changes."""
 
-    optimizer: Literal["mean"] = "mean"
+    optimizer: Literal["mean", "majority"] = "mean"
 
 
 class CheckpointSettings(_Section):

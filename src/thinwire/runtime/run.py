@@ -80,6 +80,7 @@ class Assembly:
             uplink=_codec(uplink, "uplink"),
             downlink=_codec(downlink, "downlink"),
             error_feedback=feedback,
+            server=experiment.server.optimizer,
         )
 
     @property
