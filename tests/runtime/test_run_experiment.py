@@ -25,7 +25,7 @@ def refused(settings):
         ({"local": {"rate": 1}}, "local.rate = 1: unknown field, known: epochs, batch_size"),
         ({"server": {"lr": 1}}, "server.lr = 1: unknown field, known: optimizer"),
         ({"checkpoint": {"each": 1}}, "checkpoint.each = 1: unknown field, known: every"),
-        ({"method": {"name": "fedsgd"}}, "method.name = 'fedsgd': one of fedavg, fedpm, fedpm-authors"),
+        ({"method": {"name": "fedsgd"}}, "method.name = 'fedsgd': one of drive, eden, fedavg, "),
         ({"method": {"name": ["fedpm"]}}, "method.name = ['fedpm']: one of"),
         ({"method": "fedpm"}, "method = 'fedpm': a table with a name"),
         ({"uplink": "mask"}, "uplink = 'mask': input should be a valid dictionary"),

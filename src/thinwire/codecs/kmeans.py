@@ -11,6 +11,7 @@ from numba import njit
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import pack, unpack
+from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
 
@@ -64,8 +65,7 @@ class KMeans:
             raise ConfigError("kmeans.iterations", self.iterations, "a whole number from 0 on")
         if self.start not in STARTS:
             raise ConfigError("kmeans.start", self.start, f"one of {', '.join(STARTS)}")
-        if not isinstance(self.labels, Codec) or self.labels.dtype != "uint32":
-            raise ConfigError("kmeans.labels", self.labels, "a codec of whole numbers (uint32)")
+        require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Labels, then centroids."""

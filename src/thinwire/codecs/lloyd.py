@@ -11,6 +11,7 @@ from numba import njit
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import FAMILIES, codebook, fit, pack, read_book, unpack, write_book
+from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError
 
@@ -89,8 +90,7 @@ class Lloyd:
             raise ConfigError("lloyd.family", self.family, f"one of {', '.join(FAMILIES)}")
         if type(self.bits) is not int or not 1 <= self.bits <= 8:
             raise ConfigError("lloyd.bits", self.bits, "a whole number from 1 to 8")
-        if not isinstance(self.labels, Codec) or self.labels.dtype != "uint32":
-            raise ConfigError("lloyd.labels", self.labels, "a codec of whole numbers (uint32)")
+        require(f"{self.id}.labels", self.labels, "uint32")
         object.__setattr__(self, "magnitude", _one_form(self.magnitude))  # 2 and 2.0 must have the same tag
 
     def at(self, round: int) -> Lloyd:

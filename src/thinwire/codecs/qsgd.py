@@ -11,6 +11,7 @@ from numba import njit
 from thinwire import rng
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.layout import Layout
@@ -72,8 +73,7 @@ class QSGD:
             raise ConfigError(f"{self.id}.bucket", self.bucket, "a number of entries, or 0 for the whole tensor")
         if self.norm not in ("l2", "max"):
             raise ConfigError(f"{self.id}.norm", self.norm, "l2 or max")
-        if self.labels.dtype != "uint32":
-            raise ConfigError(f"{self.id}.labels", self.labels.id, "a codec of whole numbers (uint32)")
+        require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Norms, then coded levels."""

@@ -10,6 +10,7 @@ import numpy as np
 from thinwire import rng
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
 
@@ -40,8 +41,7 @@ class TernGrad:
     def __post_init__(self) -> None:
         if not 0 <= self.clip <= 1000:
             raise ConfigError(f"{self.id}.clip", self.clip, "0 (off), or standard deviations up to 1000")
-        if self.labels.dtype != "uint32":
-            raise ConfigError(f"{self.id}.labels", self.labels.id, "a codec of whole numbers (uint32)")
+        require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Scales, then coded labels."""

@@ -10,6 +10,7 @@ from numba import njit
 
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
 
@@ -64,8 +65,7 @@ class Uniform:
             raise ConfigError("uniform.bits", self.bits, "a whole number from 1 to 16")
         if self.step not in STEPS:
             raise ConfigError("uniform.step", self.step, f"one of {', '.join(STEPS)}")
-        if not isinstance(self.labels, Codec) or self.labels.dtype != "uint32":
-            raise ConfigError("uniform.labels", self.labels, "a codec of whole numbers (uint32)")
+        require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Half steps, then labels."""
