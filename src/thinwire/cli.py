@@ -152,10 +152,10 @@ def methods(
 
 @app.command()
 def codecs() -> None:
-    """List the codecs."""
+    """List the codecs and their fields."""
     from thinwire.runtime import catalogue
 
-    print_table(("codec", "for", "what"), catalogue.codecs())
+    print_table(("codec", "for", "fields", "what"), catalogue.codecs())
 
 
 @app.command()

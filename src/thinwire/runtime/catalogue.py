@@ -37,9 +37,21 @@ def method_toml(name: str) -> str:
     return tomli_w.dumps(PRESETS.get(name) or {"method": {"name": name}, **DEFAULTS.get(name, {})}).strip()
 
 
-def codecs() -> list[tuple[str, str, str]]:
-    """(id, the arrays it is for, what it is)."""
-    return [(name, kind.dtype, first_line(kind)) for name, kind in _codecs.CODECS.items()]
+def codecs() -> list[tuple[str, str, str, str]]:
+    """(id, the arrays it is for, its fields and their defaults, what it is)."""
+    return [(name, kind.dtype, _fields(kind()), first_line(kind)) for name, kind in _codecs.CODECS.items()]
+
+
+def _fields(codec: _codecs.Codec) -> str:
+    """Fields with their values; a nested codec by its id."""
+    config = {name: value for name, value in _codecs.to_config(codec).items() if name != "id"}
+    return " ".join(f"{name}={_short(value)}" for name, value in config.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_short, value)) + "]"
+    return str(value["id"] if isinstance(value, dict) else value)
 
 
 def models() -> list[tuple[str, str, str]]:
