@@ -6,7 +6,7 @@ import sys
 
 from benchmarks import codecs, local_step, overhead
 
-ALL = {"codecs": codecs.main, "local_step": local_step.main, "overhead": overhead.main}
+ALL = {"codecs": codecs.main, "lossy": codecs.lossy, "local_step": local_step.main, "overhead": overhead.main}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:

@@ -11,7 +11,25 @@ import constriction
 import numpy as np
 
 from benchmarks.measure import paired, save
-from thinwire.codecs import Codec, Context, Float16, Float32, Mask, Votes
+from thinwire.codecs import (
+    FP8,
+    M22,
+    QSGD,
+    STC,
+    Codec,
+    Context,
+    CountSketch,
+    Drive,
+    Eden,
+    FedZip,
+    Float16,
+    Float32,
+    Mask,
+    SignSGD,
+    TernGrad,
+    TinyScript,
+    Votes,
+)  # fmt: skip
 from thinwire.codecs.classes import information
 from thinwire.layout import Layout
 
@@ -84,8 +102,53 @@ def peer(size: int, mask: np.ndarray, previous: np.ndarray) -> dict[str, Any]:
     return _row("constriction, grouped", size, True, 4 * len(words), bound_bits(mask, previous), calls)
 
 
+LOSSY: dict[str, Codec] = {
+    "fedzip faithful, huffman": FedZip(variant="faithful", keep=0.2, encoding="huffman"),
+    "fedzip faithful, gaps": FedZip(variant="faithful", keep=0.2, encoding="gaps"),
+    "fedzip pinned 1 %": FedZip(keep=0.01),
+    "m22 2 bits, 10 %": M22(keep=0.1, bits=2),
+    "tinyscript 2 bits, 10 %": TinyScript(keep=0.1, bits=2),
+    "stc 1/400": STC(),
+    "signsgd": SignSGD(),
+    "terngrad": TernGrad(),
+    "qsgd 16": QSGD(),
+    "drive": Drive(),
+    "eden 2": Eden(bits=2.0),
+    "count-sketch 10 %": CountSketch(),
+    "fp8": FP8(),
+    "float16": Float16(),
+    "float32": Float32(),
+}
+
+
+def lossy_row(name: str, codec: Codec, x: np.ndarray) -> dict[str, Any]:
+    """Bits an entry, normalised squared error and speed of one codec on one update."""
+    context = Context(Layout.of({"weight": (1000, x.size // 1000)}), seed=1)
+    payload = codec.encode(x, context)
+    error = codec.decode(payload, context) - x
+    calls = {"encode": partial(codec.encode, x, context), "decode": partial(codec.decode, payload, context)}
+    seconds = {side: median(times) for side, times in paired(calls, repeats=3, warm_up=0).items()}
+    return {
+        "codec": name,
+        "entries": x.size,
+        "bits an entry": 8 * len(payload) / x.size,
+        "NMSE": float(np.square(error, dtype=np.float64).sum() / np.square(x, dtype=np.float64).sum()),
+        "encode MB/s": 4e-6 * x.size / seconds["encode"],
+        "decode MB/s": 4e-6 * x.size / seconds["decode"],
+    }
+
+
+def lossy() -> None:
+    """Codecs of weight updates on i.i.d. Laplacian entries, one core."""
+    rows = []
+    for size in SIZES:
+        x = np.random.default_rng(2).laplace(scale=1e-3, size=size).astype(np.float32)
+        rows += [lossy_row(name, codec, x) for name, codec in LOSSY.items()]
+    save("lossy", rows)
+
+
 def main() -> None:
-    """All codecs at both sizes."""
+    """Masks, votes and casts at both sizes."""
     rows = []
     for size in SIZES:
         previous, mask, votes = federation(size)
