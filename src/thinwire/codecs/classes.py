@@ -6,6 +6,7 @@ Every number in BINS divides the one before, so folding twice is folding once: h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,23 @@ class Keys:
         if bins not in self.choices():
             raise DecodeError(f"classes: {bins} classes of {self.number} keys, one of {self.choices()} expected")
         return bins
+
+
+def cheapest(keys: Keys, table: np.ndarray, table_bits: Callable[[np.ndarray], float]) -> tuple[int, np.ndarray]:
+    """The number of classes whose table and entries cost least, the finest on a tie, and the counts by class.
+
+    `table` holds counts (keys, symbols), `table_bits` the cost of sending a table of classes. Coarser classes never
+    lower the cost of the entries, so the search ends where that alone reaches the best cost so far.
+    """
+    best, least = (0, table), float("inf")
+    for bins in keys.choices():
+        counts = gather(keys.fold(bins), table)
+        entries = information(counts)
+        if entries >= least:
+            break
+        if entries + table_bits(counts) < least:
+            best, least = (bins, counts), entries + table_bits(counts)
+    return best
 
 
 def gather(fold: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from numba import njit
 
 from thinwire.codecs import rangecoder, varint
 from thinwire.codecs.base import Context, checked
-from thinwire.codecs.classes import Keys, gather, information
+from thinwire.codecs.classes import Keys, cheapest, gather
 from thinwire.errors import ConfigError, DecodeError
 
 
@@ -49,7 +49,7 @@ class Mask:
         table = np.zeros((keys.number, 2), dtype=np.int64)
         if (largest := _count(bits, keys.index, table)) > 1:
             raise ConfigError("x", largest, "a mask of zeros and ones")
-        bins, counts = min(((b, gather(keys.fold(b), table)) for b in keys.choices()), key=lambda c: _cost(c[1]))
+        bins, counts = cheapest(keys, table, _table_bits)
         header = varint.write([bins, *counts[counts.sum(axis=1) > 0, 1]])
         frequencies = _frequencies(counts[:, 1], counts.sum(axis=1))[keys.fold(bins)]
         return header + rangecoder.encode_bits(bits, keys.index, frequencies)
@@ -68,10 +68,10 @@ class Mask:
         return bits
 
 
-def _cost(counts: np.ndarray) -> float:
-    """Bits of table and entries, for the choice of classes: (classes, 2) counts."""
+def _table_bits(counts: np.ndarray) -> float:
+    """Bits of the varints that say how many ones each class has: (classes, 2) counts."""
     ones = counts[counts.sum(axis=1) > 0, 1]
-    return information(counts) + 8.0 * float(np.sum(1 + (ones >= 2**7) + (ones >= 2**14) + (ones >= 2**21)))
+    return 8.0 * float(np.sum(1 + (ones >= 2**7) + (ones >= 2**14) + (ones >= 2**21)))
 
 
 def _frequencies(ones: np.ndarray, sizes: np.ndarray) -> np.ndarray:

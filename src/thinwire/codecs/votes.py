@@ -9,7 +9,7 @@ import numpy as np
 
 from thinwire.codecs import rangecoder, varint
 from thinwire.codecs.base import Context, checked
-from thinwire.codecs.classes import MAX_COUNT, Keys, gather, information
+from thinwire.codecs.classes import MAX_COUNT, Keys, cheapest, gather
 from thinwire.errors import ConfigError, DecodeError
 
 SYMBOLS = 256
@@ -45,8 +45,7 @@ class Votes:
         symbols, low = _split(x, bound)
         joint = keys.index.astype(np.int64) * SYMBOLS + symbols
         table = np.bincount(joint, minlength=keys.number * SYMBOLS).reshape(keys.number, SYMBOLS)
-        choices = [(bins, gather(keys.fold(bins), table)) for bins in keys.choices()]
-        bins, counts = min(choices, key=lambda choice: information(choice[1]) + 8 * len(_histograms(choice[1])))
+        bins, counts = cheapest(keys, table, lambda counts: 8 * len(_histograms(counts)))
         cumulative = np.stack([rangecoder.normalise(row) for row in counts])
         index = keys.fold(bins).astype(np.uint32)[keys.index]
         coded = rangecoder.encode_symbols(symbols, index, cumulative)
