@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numba import njit
 
 from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
@@ -37,6 +38,38 @@ class Float32:
         return _entries(payload, "<f4", context).astype(np.float32)
 
 
+BLOCK = 1 << 15  # entries that stay in cache between the two passes of `_half`
+
+
+@njit(cache=True)
+def _half(words, shifted, out):  # type: ignore[no-untyped-def]
+    """Bits of float32 entries to those of the nearest float16, ties to even; finite ones saturate at 65504.
+
+    shifted: the bits of |x| + ½, whose last place is 2⁻²⁴, that of the smallest float16.
+    """
+    for i in range(words.size):
+        magnitude = words[i] & np.uint32(0x7FFFFFFF)
+        odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+        half = (magnitude + np.uint32(0x0FFF) + odd - np.uint32(0x38000000)) >> np.uint32(13)
+        half = half if magnitude >= np.uint32(0x38800000) else shifted[i] - np.uint32(0x3F000000)
+        half = half if magnitude < np.uint32(0x477FE000) else np.uint32(0x7BFF)
+        payload = (magnitude & np.uint32(0x7FFFFF)) >> np.uint32(13)
+        payload = np.uint32(1) if magnitude > np.uint32(0x7F800000) and payload == 0 else payload
+        half = half if magnitude < np.uint32(0x7F800000) else np.uint32(0x7C00) | payload
+        out[i] = np.uint16(half | ((words[i] >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+def half_bits(x: np.ndarray) -> np.ndarray:
+    """Float16 bits of float32 entries: what numpy's cast gives within ± 65504, several times as fast.  # (n,) uint16"""
+    x, out = np.ascontiguousarray(x), np.empty(x.size, dtype=np.uint16)
+    with np.errstate(invalid="ignore"):
+        for start in range(0, x.size, BLOCK):
+            part = x[start : start + BLOCK]
+            shifted = (np.abs(part) + np.float32(0.5)).view(np.uint32)
+            _half(part.view(np.uint32), shifted, out[start : start + BLOCK])
+    return out
+
+
 @dataclass(frozen=True)
 class Float16:
     """Each entry rounded to IEEE 754 binary16 (ties to even): 2 n bytes, relative error ≤ 2⁻¹¹ above 6.1e-5.
@@ -49,11 +82,7 @@ class Float16:
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """2 n bytes."""
-        x = checked(x, np.float32, context)
-        limit = np.float32(np.finfo(np.float16).max)
-        clipped = np.where(np.isinf(x), x, np.clip(x, -limit, limit))
-        with np.errstate(under="ignore", invalid="ignore"):
-            return clipped.astype("<f2").tobytes()
+        return half_bits(checked(x, np.float32, context)).astype("<u2", copy=False).tobytes()
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """Entries on the binary16 grid."""
