@@ -34,7 +34,7 @@ from thinwire.train import evaluate
 
 HERE = Path(__file__).parent
 COMMON: dict[str, Any] = {
-    "data": "experiments.codecs.data:mnist_20000", "clients": 10, "partition": "dirichlet:0.5", "model": "mlp",
+    "data": "experiments.subsets:mnist_20000", "clients": 10, "partition": "dirichlet:0.5", "model": "mlp",
     "optimizer": "sgd", "lr": 0.05, "batch_size": 32, "local_epochs": 1, "rounds": 10,
 }  # fmt: skip
 # Bits per parameter of an update, error feedback -> seeds.

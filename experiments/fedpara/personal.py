@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 SEEDS = range(5)
 T_95 = 2.776  # Student's t, 4 degrees of freedom
 COMMON: dict[str, Any] = {
-    "data": "experiments.fedpara.data:mnist_10000", "clients": 10, "partition": "shards:2", "data.test_fraction": 0.95,
+    "data": "experiments.subsets:mnist_10000", "clients": 10, "partition": "shards:2", "data.test_fraction": 0.95,
     "model": "mlp2", "optimizer": "sgd", "lr": 0.05, "local.lr_decay": 0.97, "batch_size": 10, "local_epochs": 5,
     "rounds": 40,
 }  # fmt: skip

@@ -408,7 +408,7 @@ def test_tasks_of_an_evaluation_say_so():
     made = world(spy=lambda pool: Spy(pool), **HELD)
     made.play()
     purposes, answers = [], made.pool.answers
-    made.pool.answers = lambda tasks: purposes.extend(task.purpose for task in tasks) or answers(tasks)
+    made.pool.answers = lambda tasks, enough: purposes.extend(task.purpose for task in tasks) or answers(tasks)
     found = evaluate(made)
     assert purposes == [EVALUATE] * 6
     assert found.crossed_bytes > 6 * (ENVELOPE_BYTES + RESULT.size)

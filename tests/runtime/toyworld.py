@@ -159,10 +159,10 @@ class Spy:
         self.broadcasts = broadcasts
         self.pool.begin(sync, broadcasts)
 
-    def answers(self, tasks):
+    def answers(self, tasks, enough=None):
         self.down += [4 + len(self.broadcasts[task.broadcast]) for task in tasks]
         self.messages = {task.client: self.broadcasts[task.broadcast] for task in tasks}
-        for answer in self.pool.answers(tasks):
+        for answer in self.pool.answers(tasks, enough):
             answer = self.change(answer)
             self.up.append(len(answer.frame))
             self.answered.append(answer)

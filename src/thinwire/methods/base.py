@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -37,6 +38,7 @@ class Setup:
     downlink: Codec | None = None
     error_feedback: bool = False
     server: ServerOptimizer = field(default_factory=Mean)
+    max_update_norm: float = math.inf
     parameterisation: Parameterisation | None = None
     clients: int = 0  # that may take part, all together
 

@@ -15,6 +15,7 @@ a client keeps besides), `personal` (which parameters stay on the client), `merg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -241,7 +242,7 @@ class FedAvg:
         context = Context(layout, state.change if shared else None, seed)
         payload = frame.sole(Section.VALUES_SHARED if shared else Section.VALUES)
         change = at(self.uplink, state.history.version).decode(payload, context)
-        return Update(frame.samples, finite(change, "update"))
+        return Update(frame.samples, within(finite(change, "update"), self.setup.max_update_norm))
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """x ← x + decode(encode(step + residual)); the step is the server optimiser's, Σ nₖ Δₖ / Σ nₖ unless told."""
@@ -288,6 +289,14 @@ def finite(x: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(x).all():
         raise DecodeError(f"{where}: holds NaN or infinite entries")
     return x
+
+
+def within(change: np.ndarray, bound: float) -> np.ndarray:
+    """The change itself; DecodeError when its ‖·‖₂ is above the bound."""
+    norm = 0.0 if bound == math.inf else float(np.linalg.norm(change.astype(np.float64)))
+    if norm > bound:
+        raise DecodeError(f"update: norm {norm:.4g}, server.max_update_norm is {bound:g}")
+    return change
 
 
 def build(name: str, kind: type[FedAvg], settings: type[Options], setup: Setup, options: Mapping[str, Any]) -> Method:

@@ -7,6 +7,7 @@ arXiv 2003.00295, Algorithm 2 (no bias correction, v starts at τ²).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -125,11 +126,19 @@ SERVERS: dict[str, type[ServerOptimizer]] = {
 
 def from_config(settings: Mapping[str, Any]) -> ServerOptimizer:
     """The server optimiser that `[server]` describes: `optimizer`, a key of SERVERS, and its fields."""
-    fields = dict(settings)
+    fields = {name: value for name, value in settings.items() if name != "max_update_norm"}
     name = fields.pop("optimizer", "mean")
     if not isinstance(name, str) or name not in SERVERS:
         raise ConfigError("server.optimizer", name, f"one of {', '.join(SERVERS)}")
     return record(SERVERS[name], fields, "server")
+
+
+def norm_bound(settings: Mapping[str, Any]) -> float:
+    """`[server] max_update_norm`: the largest ‖Δₖ‖₂ of a client's decoded change; infinite unless told."""
+    bound = settings.get("max_update_norm", math.inf)
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+        raise ConfigError("server.max_update_norm", bound, "above 0")
+    return float(bound)
 
 
 def _positive(optimizer: ServerOptimizer, *names: str) -> None:

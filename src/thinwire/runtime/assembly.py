@@ -25,6 +25,11 @@ from thinwire.methods import METHODS, Data, Method, Setup, server
 from thinwire.runtime.experiment import Experiment
 from thinwire.train import Local, evaluate
 
+SHAPES_NO_FRAME: Any = {
+    **dict.fromkeys(("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation"), True),
+    "cohort": {"min_replies", "oversample", "round_timeout", "join_timeout"},
+}
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -60,6 +65,7 @@ class Assembly:
             downlink=_codec(downlink, "downlink"),
             error_feedback=feedback,
             server=server.from_config(experiment.server),
+            max_update_norm=server.norm_bound(experiment.server),
             parameterisation=parameterisations.from_config(experiment.parameterisation),
             clients=len(self.clients),
         )
@@ -74,9 +80,7 @@ class Assembly:
     @cached_property
     def run_id(self) -> int:
         """32 bits that frames of this run carry: a digest of everything that shapes them."""
-        shaping = self.experiment.model_dump(
-            exclude={"rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation"}
-        )
+        shaping = self.experiment.model_dump(exclude=SHAPES_NO_FRAME)
         return crc32(json.dumps(shaping, sort_keys=True).encode())
 
     def build(self) -> nn.Module:

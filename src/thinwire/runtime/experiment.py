@@ -70,10 +70,19 @@ class ModelSettings(_Section):
 
 
 class CohortSettings(_Section):
-    """Who takes part in a round: a fraction of the clients, or so many of them."""
+    """Who takes part in a round: a fraction of the clients, or so many of them; and what a round waits for.
+
+    min_replies: updates that a round must have to count. On machines of their own, clients may be late: oversample
+    times as many are asked, the first replies win; after round_timeout seconds the round goes on with those it has.
+    join_timeout: seconds that the first round waits for the clients it asks to be there.
+    """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     size: Positive | None = None
+    min_replies: Positive = 1
+    oversample: Annotated[float, Field(ge=1, le=100)] = 1.0
+    round_timeout: Annotated[float, Field(gt=0, lt=1e6)] = 3600.0
+    join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 60.0
 
     def share(self, clients: int) -> float:
         """The fraction of the clients that a round asks."""
@@ -128,6 +137,7 @@ class Experiment(_Section):
     @classmethod
     def _server(cls, settings: dict[str, Any]) -> dict[str, Any]:
         server.from_config(settings)
+        server.norm_bound(settings)
         return settings
 
     @field_validator("parameterisation")

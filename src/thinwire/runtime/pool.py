@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -41,11 +41,13 @@ class Task:
 class Pool(Protocol):
     """Runs the clients of a round."""
 
+    may_be_late: ClassVar[bool]  # is there a chance that a client answers too late?
+
     def begin(self, sync: bytes, broadcasts: Sequence[bytes]) -> None:
         """Start a round: bring every process to the current version, hand out the round's broadcasts."""
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Answer]:
-        """Answers in the order of the tasks."""
+    def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
+        """Answers in the order of the tasks; where clients may be late, the first `enough` to arrive are waited for."""
 
     def close(self) -> None:
         """End the workers."""
@@ -53,6 +55,8 @@ class Pool(Protocol):
 
 class Inline:
     """All clients in this process, one after the other."""
+
+    may_be_late: ClassVar[bool] = False
 
     def __init__(self, clients: Clients) -> None:
         self.clients = clients
@@ -63,7 +67,7 @@ class Inline:
         self.clients.sync(sync)
         self.broadcasts = broadcasts
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+    def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the tasks."""
         for task in tasks:
             message = envelope(task.accepted, self.broadcasts[task.broadcast])
@@ -75,6 +79,8 @@ class Inline:
 
 class Forked:
     """Clients spread over processes with one torch thread each."""
+
+    may_be_late: ClassVar[bool] = False
 
     def __init__(self, clients: Clients, workers: int) -> None:
         context = get_context("fork")
@@ -93,7 +99,7 @@ class Forked:
         for pipe in self.pipes:
             _send(pipe, _pack({"begin": True}, sync, *broadcasts))
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+    def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the tasks; at most AHEAD a worker wait for their turn."""
         waiting: dict[int, Answer] = {}
         idle, busy, sent = list(self.pipes), dict[Connection, int](), 0

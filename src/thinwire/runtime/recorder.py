@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from thinwire import frame as frames
 from thinwire.errors import DecodeError
@@ -28,6 +28,8 @@ _OURS = re.compile(r"(round-\d+-.+\.tw|server-\d+\.safetensors)(\.tmp)?")
 class Recorder:
     """A pool that does what the one behind it does, and remembers what crosses."""
 
+    may_be_late: ClassVar[bool] = False
+
     def __init__(self, pool: Pool, folder: Path) -> None:
         self.pool, self.folder = pool, folder
         self.round = 0
@@ -43,9 +45,9 @@ class Recorder:
             self.crossed[f"round-{self.round}-down-from-{base}.tw"] = broadcast
         self.pool.begin(sync, broadcasts)
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Answer]:
+    def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the tasks."""
-        for answer in self.pool.answers(tasks):
+        for answer in self.pool.answers(tasks, enough):
             if answer.frame:
                 sort = "request" if answer.status == "keyframe" else "up"
                 self.crossed[f"round-{self.round}-client-{answer.client}-{sort}.tw"] = answer.frame

@@ -23,7 +23,7 @@ from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.ledger import Ledger, Round
-from thinwire.runtime.pool import default_workers, open_pool
+from thinwire.runtime.pool import Pool, default_workers, open_pool
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
 from thinwire.runtime.simulate import Progress, Simulation
@@ -31,6 +31,7 @@ from thinwire.runtime.simulate import Progress, Simulation
 CONFIG, ROUNDS, SUMMARY, CHECKPOINT, REPORT = "config.toml", "rounds.jsonl", "summary.json", "checkpoint", "report.html"
 CLIENTS = "clients.csv"
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
+Connect = Callable[[Assembly], Pool]  # to clients on machines of their own
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def start(
     force: bool = False,
     save_frames: bool = False,
     on_round: OnRound | None = None,
+    connect: Connect | None = None,
 ) -> Result:
     """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
     assembly = assemble(experiment)
@@ -59,10 +61,13 @@ def start(
     (out / ROUNDS).touch()
     if save_frames:
         (out / FRAMES).mkdir()
-    return _play(assembly, out, _nothing_yet(assembly, out), Ledger(out / ROUNDS), workers, on_round)
+    pool = connect(assembly) if connect else _local(assembly, workers)
+    return _play(assembly, out, _nothing_yet(assembly, out), Ledger(out / ROUNDS), pool, on_round)
 
 
-def resume(out: Path, *, workers: int | None = None, on_round: OnRound | None = None) -> Result:
+def resume(
+    out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
+) -> Result:
     """Go on with a run after its last committed round, with the very bytes of the unbroken run."""
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
@@ -72,7 +77,16 @@ def resume(out: Path, *, workers: int | None = None, on_round: OnRound | None = 
         progress, position = checkpoint.load(out / CHECKPOINT, initial, most_bytes)
     else:
         progress, position = _nothing_yet(assembly, out), 0
-    return _play(assembly, out, progress, Ledger.reopen(out / ROUNDS, position), workers, on_round)
+    pool = connect(assembly) if connect else _local(assembly, workers)
+    return _play(assembly, out, progress, Ledger.reopen(out / ROUNDS, position), pool, on_round)
+
+
+def _local(assembly: Assembly, workers: int | None) -> Pool:
+    """All clients on this machine, in so many processes."""
+    number = workers or default_workers(assembly.device, assembly.cohort_size)
+    if number > 1 and assembly.device != "cpu":
+        raise ConfigError("workers", number, "1 on a GPU")
+    return open_pool(Clients(assembly.method, assembly.client_data, assembly.run_id, assembly.evaluation_data), number)
 
 
 def _most_bytes(experiment: Experiment) -> int:
@@ -112,18 +126,17 @@ def _one_thread() -> Iterator[None]:
 
 
 def _play(
-    assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, workers: int | None, on_round: OnRound | None
+    assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, pool: Pool, on_round: OnRound | None
 ) -> Result:
     """Rounds until there are enough, each committed before the next; then what the run leaves behind."""
-    number = workers or default_workers(assembly.device, assembly.cohort_size)
-    if number > 1 and assembly.device != "cpu":
-        raise ConfigError("workers", number, "1 on a GPU")
-    began = perf_counter()
+    began, cohort = perf_counter(), assembly.experiment.cohort
     with _one_thread():
-        clients = Clients(assembly.method, assembly.client_data, assembly.run_id, assembly.evaluation_data)
-        with closing(open_pool(clients, number)) as pool:
+        with closing(pool):
             recorder = Recorder(pool, out / FRAMES) if (out / FRAMES).is_dir() else None
-            simulation = Simulation(assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool)
+            simulation = Simulation(
+                assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool,
+                oversample=cohort.oversample if pool.may_be_late else 1.0, min_replies=cohort.min_replies,
+            )  # fmt: skip
             progress = _play_rounds(assembly, simulation, out, progress, ledger, on_round, recorder)
         return _finish(assembly, out, progress, ledger, perf_counter() - began)
 

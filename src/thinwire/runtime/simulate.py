@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,10 +39,19 @@ class Simulation:
     """A method, its clients in a pool, and the rounds that they play. `play` is a function of the progress given."""
 
     def __init__(
-        self, method: Method, pool: Pool, clients: Sequence[int], seed: int, evaluation_pool: Pool | None = None
+        self,
+        method: Method,
+        pool: Pool,
+        clients: Sequence[int],
+        seed: int,
+        evaluation_pool: Pool | None = None,
+        *,
+        oversample: float = 1.0,
+        min_replies: int = 1,
     ) -> None:
         self.method, self.pool, self.clients, self.seed = method, pool, clients, seed
         self.evaluation_pool = evaluation_pool  # where `pool` only watches one that it must not watch evaluating
+        self.oversample, self.min_replies = oversample, min_replies
         self.synced: int | None = None  # version that the pool's processes hold
 
     def play(self, progress: Progress) -> tuple[Progress, RoundWork]:
@@ -54,7 +64,13 @@ class Simulation:
             raise TrainingError(f"{error} ({reasons})" if reasons else str(error)) from None
         return Progress(server, work.have, work.accepted, work.records), work
 
-    def send(self, progress: Progress, asked: dict[int, int | None], purpose: str = TRAIN) -> Sending:
+    def send(
+        self,
+        progress: Progress,
+        asked: dict[int, int | None],
+        purpose: str = TRAIN,
+        enough: int | None = None,
+    ) -> Sending:
         """Broadcast to clients by the version that each holds; clients that hold the same one get the same bytes."""
         start = perf_counter()
         messages = {have: self.method.broadcast(progress.server, have) for have in dict.fromkeys(asked.values())}
@@ -69,7 +85,7 @@ class Simulation:
         pool.begin(sync, list(messages.values()))
         self.synced = self.method.version(progress.server)
         sizes = [ENVELOPE_BYTES + len(messages[have]) for have in asked.values()]
-        return Sending(sizes, pool.answers(tasks), seconds)
+        return Sending(sizes, pool.answers(tasks, enough), seconds)
 
 
 def check_request(frame: bytes) -> None:
@@ -101,11 +117,9 @@ class RoundWork:
 
     def updates(self) -> Iterator[Update]:
         """Accepted updates: those of the cohort in its order, then those of clients that had to ask for a keyframe."""
-        draw = rng.generator(self.simulation.seed, self.version + 1, purpose="cohort")
-        clients = self.simulation.clients
-        cohort = [clients[number] for number in self.method.cohort(self.server, len(clients), draw)]
+        cohort, enough = self._cohort()
         asked: list[int] = []
-        for answer in self._send({client: self.have.get(client) for client in cohort}):
+        for answer in self._send({client: self.have.get(client) for client in cohort}, enough):
             if answer.status == "keyframe":
                 self.traffic.up.append(len(answer.frame))
                 asked += self._asks(answer)
@@ -113,10 +127,28 @@ class RoundWork:
                 yield from self._accept(answer)
         for answer in self._send(dict.fromkeys(asked)) if asked else ():
             yield from self._accept(answer)
+        self._check_quorum()
 
-    def _send(self, cohort: dict[int, int | None]) -> Iterator[Answer]:
+    def _cohort(self) -> tuple[list[int], int]:
+        """Clients asked, in ascending order, and how many of them the round waits for."""
+        draw = rng.generator(self.simulation.seed, self.version + 1, purpose="cohort")
+        clients = self.simulation.clients
+        chosen = self.method.cohort(self.server, len(clients), draw)
+        spare = math.ceil((self.simulation.oversample - 1) * len(chosen))
+        others = sorted(set(range(len(clients))) - set(chosen)) if spare else []
+        more = draw.choice(others, size=min(spare, len(others)), replace=False).tolist() if others else []
+        return [clients[number] for number in sorted([*chosen, *more])], len(chosen)
+
+    def _check_quorum(self) -> None:
+        """TrainingError when a round has updates, but fewer than it must have."""
+        least, got = self.simulation.min_replies, len(self.train_losses)
+        if 0 < got < least:
+            raise TrainingError(f"round {self.version + 1}: {got} updates, cohort.min_replies is {least}")
+
+    def _send(self, cohort: dict[int, int | None], enough: int | None = None) -> Iterator[Answer]:
         """Broadcast to clients by the version that each holds."""
-        sending = self.simulation.send(Progress(self.server, self.have, self.accepted, self.records), cohort)
+        progress = Progress(self.server, self.have, self.accepted, self.records)
+        sending = self.simulation.send(progress, cohort, enough=enough)
         self._add("server_encode", sending.encode_seconds)
         self.traffic.down += sending.sizes
         return sending.answers

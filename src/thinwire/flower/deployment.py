@@ -1,0 +1,337 @@
+"""A whole Flower deployment on one machine: a SuperLink and its SuperNodes, with TLS and known nodes only.
+
+Everything lives in one folder and on free ports, needs no network, and is gone when the block is left, however it is
+left. `flwr` must be installed beside the Python that runs this; apps may import what that Python can.
+
+    with Deployment(nodes=3) as deployment:
+        print(deployment.run("my_app", {"rounds": 5}, timeout=300))
+
+A node is authenticated by a key that is made here and registered with the SuperLink before the node starts. A node
+that is started again comes with a new key, because the SuperLink takes a killed node for alive for up to a minute and
+refuses its key until then; its partition and its state directory stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tomli_w
+
+from thinwire.errors import ThinwireError
+from thinwire.flower.certificates import write_certificates, write_node_key
+from thinwire.flower.processes import MARK, Guard, Process
+
+START_SECONDS = 120.0
+LEAVE_SECONDS = 5.0
+COMMAND_SECONDS = 120.0
+LISTENS = r"Uvicorn running on"
+NODE_ID = r"SuperNode ID: (\d+)"
+RUN_ID = r"Successfully started run (\d+)"
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+    "PYTHONUNBUFFERED": "1",
+    "NO_PROXY": "*",
+    "no_proxy": "*",
+}
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was handed to the SuperLink."""
+
+    id: str
+    _process: Process
+    _deployment: Deployment
+
+    def text(self) -> str:
+        """The ServerApp's log so far."""
+        return self._process.text()
+
+    def wait(self, timeout: float | None = None) -> str:
+        """The log of the finished run; ThinwireError, with its last lines, if it failed or takes too long (seconds)."""
+        if not self._process.wait(timeout):
+            self.stop()
+            raise ThinwireError(f"run {self.id} has not finished in {timeout:g} s\n{self._process.tail()}")
+        status, details = self.status()
+        if status != "finished:completed":
+            raise ThinwireError(f"run {self.id} is {status} ({details})\n{self._process.tail()}")
+        return self.text()
+
+    def status(self) -> tuple[str, str]:
+        """The SuperLink's word for it, such as running or finished:completed, and details."""
+        (run,) = self._deployment.flwr("ls", "--run-id", self.id)["runs"]
+        return run["status"], run["status-details"]
+
+    def stop(self) -> None:
+        """Stop the run, the deployment goes on."""
+        self._deployment.flwr("stop", self.id)
+        self._process.kill()
+
+
+@dataclass
+class Deployment:
+    """A SuperLink and `nodes` SuperNodes; a context manager.
+
+    folder: where keys, logs, apps and states go; a temporary one that is removed at the end, if None.
+    tls: with certificates, and no node but the registered ones; else neither.
+    database: a file in which the SuperLink keeps its state, so that it can be restarted; in memory if None.
+    state_dirs: node i finds in its configuration a folder of its own, `state-dir`, that outlives it, beside
+        `partition-id` (i) and `num-partitions`; node_config: further entries for all nodes.
+    host, port: where the SuperLink listens; a free port if None.
+    connect: the address (host:port) that all nodes, or each in turn, connect to instead: a proxy's.
+    superlink_prefix, node_prefixes: words before the command of the SuperLink (and of flwr), and of each node, such as
+        `ip netns exec NAME`; what stands there must hand on the environment.
+    env: variables for all processes.
+    """
+
+    nodes: int
+    folder: Path | None = None
+    tls: bool = True
+    database: Path | None = None
+    state_dirs: bool = True
+    node_config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    port: int | None = None
+    connect: str | Sequence[str] | None = None
+    superlink_prefix: Sequence[str] = ()
+    node_prefixes: Sequence[Sequence[str]] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self._mark, self._runs = uuid.uuid4().hex, 0
+        self._node: dict[int, Process] = {}
+        self._node_id: dict[int, str] = {}
+        self._port = self.port or free_port()
+        with ExitStack() as stack:
+            self._home = self._open(stack)
+            stack.enter_context(Guard(self._mark))
+            stack.callback(self._leave)
+            self._superlink = self._start_superlink()
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(self._identify, range(self.nodes)))
+            for i in range(self.nodes):
+                self._launch_node(i)
+            for i in range(self.nodes):
+                self._await_node(i)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def address(self) -> str:
+        """Where the SuperLink is reached on its own machine: host:port."""
+        return f"{'127.0.0.1' if self.host in ('0.0.0.0', '') else self.host}:{self._port}"
+
+    def run(self, app: str | Path, run_config: Mapping[str, Any] | None = None, timeout: float = 600.0) -> str:
+        """Run the Flower app in a folder; its ServerApp's log, or ThinwireError with the last lines.
+
+        run_config overrides entries of [tool.flwr.app.config] in the app's pyproject.toml, no others.
+        """
+        return self.submit(app, run_config).wait(timeout)
+
+    def submit(self, app: str | Path, run_config: Mapping[str, Any] | None = None) -> Run:
+        """Start a run and return as soon as the SuperLink has it."""
+        self._runs += 1
+        name, words = f"run-{self._runs}", ["run", str(Path(app).absolute()), "--stream"]
+        if run_config:
+            config = self._home / f"{name}.toml"
+            config.write_text(tomli_w.dumps(dict(run_config)))
+            words += ["--run-config", str(config)]
+        process = self._launch(name, "cli", [*self.superlink_prefix, _program("flwr"), *words])
+        return Run(self._await(process, RUN_ID, f"flwr {words[0]}")[1], process, self)
+
+    def start_node(self, i: int, register: bool = True) -> None:
+        """Start node i again, or one more; not registered, it is a stranger to the SuperLink and an error here."""
+        if i in self._node and self._node[i].exit_code is None:
+            raise ThinwireError(f"node {i} is running: kill or stop it first")
+        if known := self._node_id.pop(i, None):
+            self.flwr("supernode", "unregister", known)
+        self._identify(i, register)
+        self._launch_node(i)
+        self._await_node(i)
+
+    def kill_node(self, i: int) -> None:
+        """Node i and all that it started are gone at once, as when power fails; the SuperLink is not told."""
+        self._running(i).kill()
+
+    def stop_node(self, i: int) -> None:
+        """Node i takes its leave of the SuperLink and ends."""
+        node = self._running(i)
+        node.interrupt()
+        node.wait(2 * LEAVE_SECONDS)
+        node.kill()
+
+    def restart_superlink(self) -> None:
+        """Kill the SuperLink, and with it every run, and start it again from its database; the nodes come back."""
+        if self.database is None:
+            raise ThinwireError("a SuperLink without a database forgets all nodes: give Deployment a database")
+        self._superlink.kill()
+        self._superlink = self._start_superlink()
+
+    def logs(self) -> dict[str, str]:
+        """What was written by superlink, node-0 …, run-1 …; a node's ClientApps write into its log."""
+        return {log.stem: log.read_text(errors="replace") for log in sorted((self._home / "logs").glob("*.log"))}
+
+    def flwr(self, *words: str) -> dict[str, Any]:
+        """Call Flower's command line on this SuperLink; its answer in JSON, or ThinwireError with its last line."""
+        command = [*self.superlink_prefix, _program("flwr"), *words, "--format", "json"]
+        env = self._environment("cli") | {MARK: self._mark}
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_SECONDS)
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except subprocess.TimeoutExpired:
+            raise ThinwireError(f"flwr {words[0]} has not answered in {COMMAND_SECONDS:g} s") from None
+        except ValueError:
+            raise ThinwireError(f"flwr {words[0]}: {_last_line(done.stderr or done.stdout)}") from None
+        if not answer.get("success"):
+            raise ThinwireError(f"flwr {words[0]}: {answer.get('error-message', answer)}")
+        return answer
+
+    def _open(self, stack: ExitStack) -> Path:
+        """The folder with certificates and a configuration of Flower's command line in it."""
+        if self.folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="thinwire-", ignore_cleanup_errors=True)
+            home = Path(stack.enter_context(temporary))
+        else:
+            home = self.folder.absolute()
+        for name in ("logs", "keys", "tmp", "home/cli"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        link: dict[str, Any] = {"address": self.address, "insecure": True}
+        if self.tls:
+            hosts = {"localhost", "127.0.0.1", *(a.rpartition(":")[0] for a in [self.address, *self._addresses()])}
+            write_certificates(home, sorted(hosts))
+            link = {"address": self.address, "root-certificates": str(home / "ca.pem")}
+        config = {"superlink": {"default": "here", "here": link}}
+        (home / "home" / "cli" / "config.toml").write_text(tomli_w.dumps(config))
+        return home
+
+    def _addresses(self) -> list[str]:
+        """The address that each node connects to."""
+        given = self.address if self.connect is None else self.connect
+        return [given] * max(self.nodes, 1) if isinstance(given, str) else list(given)
+
+    def _environment(self, name: str) -> dict[str, str]:
+        """Each process has a FLWR_HOME of its own: apps are unpacked there, and not atomically."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        own = {"PATH": path, "FLWR_HOME": str(self._home / "home" / name), "TMPDIR": str(self._home / "tmp")}
+        return {**os.environ, **QUIET, **own, **self.env}
+
+    def _launch(self, name: str, home: str, command: Sequence[str]) -> Process:
+        log = self._home / "logs" / f"{name}.log"
+        return Process(command, self._environment(home), f"{self._mark}/{name}", log)
+
+    def _await(self, process: Process, pattern: str, what: str) -> re.Match[str]:
+        """The first match in what the process writes."""
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up:
+            ended = process.exit_code is not None
+            if found := re.search(pattern, process.text()):
+                return found
+            if ended:
+                raise ThinwireError(f"{what} has ended\n{process.tail()}")
+            time.sleep(0.1)
+        raise ThinwireError(f"{what} is not ready after {START_SECONDS:g} s\n{process.tail()}")
+
+    def _start_superlink(self) -> Process:
+        command = [*self.superlink_prefix, _program("flower-superlink"), "--host", self.host, "--port", str(self._port)]
+        command += ["--disable-runtime-dependency-installation"]
+        command += self._server_tls() if self.tls else ["--insecure"]
+        if self.database is not None:
+            command += ["--database", str(self.database.absolute())]
+        process = self._launch("superlink", "superlink", command)
+        self._await(process, LISTENS, "the SuperLink")
+        return process
+
+    def _server_tls(self) -> list[str]:
+        files = {"--ssl-ca-certfile": "ca.pem", "--ssl-certfile": "server.pem", "--ssl-keyfile": "server.key"}
+        return [word for option, file in files.items() for word in (option, str(self._home / file))] + [
+            "--enable-supernode-auth"
+        ]
+
+    def _identify(self, i: int, register: bool = True) -> None:
+        """A new key for node i, made known to the SuperLink."""
+        if not self.tls:
+            return
+        public = write_node_key(self._key(i))
+        if register:
+            self._node_id[i] = str(self.flwr("supernode", "register", str(public))["node-id"])
+
+    def _key(self, i: int) -> Path:
+        return self._home / "keys" / f"node-{i}"
+
+    def _launch_node(self, i: int) -> None:
+        addresses = self._addresses()
+        prefix = self.node_prefixes[i % len(self.node_prefixes)] if self.node_prefixes else ()
+        command = [*prefix, _program("flower-supernode"), "--superlink", addresses[i % len(addresses)]]
+        command += ["--port", str(free_port()), "--node-config", self._node_configuration(i)]
+        if self.tls:
+            command += ["--root-certificates", str(self._home / "ca.pem")]
+            command += ["--auth-supernode-private-key", str(self._key(i))]
+        else:
+            command += ["--insecure"]
+        self._node[i] = self._launch(f"node-{i}", f"node-{i}", command)
+
+    def _await_node(self, i: int) -> None:
+        self._node_id[i] = self._await(self._node[i], NODE_ID, f"node {i}")[1]
+
+    def _node_configuration(self, i: int) -> str:
+        config = {"partition-id": i, "num-partitions": self.nodes, **self.node_config}
+        if self.state_dirs:
+            state = self._home / "state" / f"node-{i}"
+            state.mkdir(parents=True, exist_ok=True)
+            config["state-dir"] = str(state)
+        return " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+
+    def _running(self, i: int) -> Process:
+        if i not in self._node or self._node[i].exit_code is not None:
+            raise ThinwireError(f"node {i} is not running")
+        return self._node[i]
+
+    def _leave(self) -> None:
+        """Ask the nodes to take their leave, so that a database does not keep them as alive."""
+        for node in self._node.values():
+            node.interrupt()
+        give_up = time.monotonic() + LEAVE_SECONDS
+        for node in self._node.values():
+            node.wait(max(give_up - time.monotonic(), 0))
+            node.kill()
+
+
+def _program(name: str) -> str:
+    """A command of the environment that runs this."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise ThinwireError(f'{name} is not installed beside {sys.executable}: pip install "thinwire[flower]"')
+    return str(path)
+
+
+def _last_line(text: str) -> str:
+    return ([line.strip("│ ") for line in text.splitlines() if line.strip("│╰╯─ ")] or ["no answer"])[-1]

@@ -1,0 +1,131 @@
+"""A round's clients on Flower: instructions out over the grid, answers in, in the order of the cohort.
+
+`send_and_receive` sleeps three seconds between two looks and has no idea of enough; here messages are pushed, and
+replies pulled until all are there, or enough of them, or the round's time is up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic, sleep
+from typing import ClassVar
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from thinwire.errors import DecodeError
+from thinwire.flower import messages
+from thinwire.runtime.client import Answer, envelope
+from thinwire.runtime.experiment import CohortSettings
+from thinwire.runtime.pool import Task
+
+log = logging.getLogger("thinwire")
+
+HELLO_SECONDS = 60.0  # for an answer to the question of who a node is
+SHORTEST, LONGEST, GROWTH = 0.02, 1.0, 1.3  # seconds between two looks for replies
+
+
+class GridPool:
+    """Clients on SuperNodes: one node a client, found by asking every node who it is."""
+
+    may_be_late: ClassVar[bool] = True
+
+    def __init__(self, grid: Grid, run: int, clients: Sequence[int], settings: CohortSettings) -> None:
+        self.grid, self.run, self.clients, self.settings = grid, run, frozenset(clients), settings
+        self.nodes: dict[int, int] = {}  # client -> node
+        self.met: set[int] = set()  # nodes that have said who they are, or were refused
+        self.broadcasts: Sequence[bytes] = ()
+        self.waited = False
+
+    def begin(self, sync: bytes, broadcasts: Sequence[bytes]) -> None:
+        """Start a round; nodes bring themselves to the current version."""
+        self.broadcasts = broadcasts
+
+    def close(self) -> None:
+        """Nothing to end: the nodes are Flower's."""
+
+    # who is there ----------------------------------------------------------------------------------------------------
+
+    def meet(self) -> None:
+        """Forget the nodes that left, ask those that came who they are."""
+        present = set(self.grid.get_node_ids())
+        self.met &= present
+        self.nodes = {client: node for client, node in self.nodes.items() if node in present}
+        newcomers = sorted(present - self.met)
+        limit = min(HELLO_SECONDS, self.settings.round_timeout)
+        sent = [messages.hello(node, self.run, limit) for node in newcomers]
+        replies = self._exchange(sent, len(newcomers), limit)
+        for node in newcomers:
+            if node in replies:
+                self.met.add(node)
+                self._introduce(node, replies[node])
+
+    def _introduce(self, node: int, reply: Message) -> None:
+        words = {} if reply.has_error() else messages.words_of(reply.content)
+        client = words.get("client")
+        if client in self.clients:
+            self.nodes[int(client)] = node
+            return
+        reason = reply.error.reason if reply.has_error() else words.get("refused", f"it is client {client!r}")
+        log.warning("node %d takes no part: %s", node, reason)
+
+    def _gather(self, wanted: set[int]) -> None:
+        """Meet the nodes; the first time, wait for those wanted."""
+        self.meet()
+        deadline = monotonic() + (0 if self.waited else self.settings.join_timeout)
+        while not wanted <= set(self.nodes) and monotonic() < deadline:
+            sleep(LONGEST)
+            self.meet()
+        self.waited = True
+
+    # a round ---------------------------------------------------------------------------------------------------------
+
+    def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
+        """Answers in the order of the tasks; clients without a node, or too late, have failed."""
+        self._gather({task.client for task in tasks})
+        sent = [self._instruction(task) for task in tasks if task.client in self.nodes]
+        replies = self._exchange(sent, len(tasks) if enough is None else enough, self.settings.round_timeout)
+        for task in tasks:
+            node = self.nodes.get(task.client)
+            yield self._answer(task.client, node, replies) if node in replies else self._missing(task.client, replies)
+
+    def _instruction(self, task: Task) -> Message:
+        message = envelope(task.accepted, self.broadcasts[task.broadcast])
+        return messages.instruction(self.nodes[task.client], task.purpose, message, self.settings.round_timeout)
+
+    def _answer(self, client: int, node: int | None, replies: Mapping[int, Message]) -> Answer:
+        assert node is not None
+        reply = replies[node]
+        if reply.has_error():
+            return Answer(client, "failed", reason=f"node {node}: {reply.error.reason}")
+        try:
+            return messages.answer_of(client, reply.content)
+        except DecodeError as error:
+            return Answer(client, "failed", reason=str(error))
+
+    def _missing(self, client: int, replies: Mapping[int, Message]) -> Answer:
+        if client not in self.nodes:
+            return Answer(client, "failed", reason="no node of this client is connected")
+        return Answer(client, "failed", reason=f"no reply when the round ended, {len(replies)} were there")
+
+    def _exchange(self, sent: Sequence[Message], enough: int, seconds: float) -> dict[int, Message]:
+        """Push messages, pull replies by node until enough good ones are there, all, or the time is up."""
+        deadline, pause, good = monotonic() + seconds, SHORTEST, 0
+        waiting, replies = self._push(sent), dict[int, Message]()
+        while waiting and good < enough and monotonic() < deadline:
+            for reply in self.grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None:
+                    replies[node] = reply
+                    good += not reply.has_error()
+                    pause = SHORTEST
+            sleep(pause if waiting and good < enough else 0)
+            pause = min(LONGEST, GROWTH * pause)
+        return replies
+
+    def _push(self, sent: Sequence[Message]) -> dict[str, int]:
+        """Node by message id, of the messages that the SuperLink took."""
+        taken = set(self.grid.push_messages(sent)) if sent else set()
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
+        return {number: node for number, node in nodes.items() if number in taken}

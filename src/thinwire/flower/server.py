@@ -1,0 +1,68 @@
+"""The server's end on Flower: a ServerApp that plays thinwire's own rounds over the grid and leaves a run directory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from thinwire.errors import ConfigError
+from thinwire.flower.grid import GridPool
+from thinwire.flower.settings import Source, experiment_of
+from thinwire.report import write_report
+from thinwire.runtime import run as runs
+from thinwire.runtime.assembly import Assembly, assemble
+from thinwire.runtime.experiment import Experiment, parse, read_file
+from thinwire.runtime.ledger import Round
+from thinwire.runtime.run import Result
+
+log = logging.getLogger("thinwire")
+
+
+def server_app(experiment: Source, out: str | Path | None = None) -> ServerApp:
+    """A ServerApp for an experiment: a file, its settings as a dict, or an Experiment.
+
+    It leaves the run in `out` (run-config `out` goes before it; runs/flower unless told), on the machine where the
+    ServerApp runs. A directory with the same experiment in it is gone on with, after its last committed round.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        folder = Path(str(context.run_config.get("out") or out or Path("runs") / "flower")).absolute()
+        result = play(experiment_of(experiment, context.run_config), grid, folder)
+        log.info("accuracy %.2f %%, run directory %s", 100 * result.summary["accuracy"], result.out)
+
+    return app
+
+
+def play(experiment: Experiment, grid: Grid, out: Path) -> Result:
+    """Run an experiment on the grid's nodes, or go on with it."""
+
+    def connect(assembly: Assembly) -> GridPool:
+        return GridPool(grid, assembly.run_id, assembly.clients, experiment.cohort)
+
+    if (out / runs.CONFIG).is_file():
+        _check_same(experiment, out)
+        result = runs.resume(out, on_round=_log_round, connect=connect)
+    else:
+        result = runs.start(experiment, out, on_round=_log_round, connect=connect)
+    write_report([result.out], result.out / runs.REPORT)
+    return result
+
+
+def _check_same(experiment: Experiment, out: Path) -> None:
+    """ConfigError unless the directory's experiment is this one."""
+    wanted, there = assemble(experiment).resolved, parse(read_file(out / runs.CONFIG))
+    if wanted != there.model_copy(update={"versions": wanted.versions}):
+        raise ConfigError("out", str(out), "a new directory, or one with a run of this very experiment to go on with")
+
+
+def _log_round(entry: Round, rounds: int) -> None:
+    log.info(
+        "round %d/%d  accuracy %.2f %%  up %.3f bpp  down %.3f bpp  %s bytes so far%s", entry.round, rounds,
+        100 * entry.accuracy, entry.up_bpp, entry.down_bpp, f"{entry.total_bytes:,}",
+        "".join(f"; client {drop['client']} dropped: {drop['reason']}" for drop in entry.dropped),
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""Every method on Flower's apps: the frames and the model of a run in one process, byte for byte."""
+
+import json
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from flowernodes import Nodes, Tape
+
+from thinwire import api
+from thinwire.errors import ConfigError, TrainingError
+from thinwire.flower import client_app
+from thinwire.flower.grid import GridPool
+from thinwire.flower.server import play
+from thinwire.runtime import run as runs
+from thinwire.runtime.client import Clients
+from thinwire.runtime.experiment import parse
+from thinwire.runtime.pool import Inline
+
+WORLD = {"data": "toyworld:blobs", "model": "toyworld:two_layers", "clients": 3, "rounds": 4, "batch_size": 8}
+METHODS = {
+    "fedavg + fedzip": {"method": "fedavg", "uplink": {"id": "fedzip", "variant": "pinned", "keep": 0.2,
+                                                       "error_feedback": True}},
+    "fedpm": {"method": "fedpm"},
+    "ssfl + m22": {"method": "ssfl", "method.density": 0.5, "uplink": {"id": "m22", "keep": 0.5}},
+    "pfedpara": {"method": "pfedpara", "test_fraction": 0.2, "evaluation.every": 2,
+                 "data": "digits", "model": "mlp", "rounds": 2, "parameterisation.gamma": 0.3},
+    "scaffold": {"method": "scaffold", "fraction": 0.67},
+    "thin downlink": {"method": "stc", "downlink": {"id": "stc", "keep": 0.2}, "fraction": 0.67},
+}  # fmt: skip
+
+
+def experiment(**options):
+    return parse(api.settings(**{**WORLD, **options}))
+
+
+def taped(made, out, pool_of):
+    tapes = []
+
+    def connect(assembly):
+        tapes.append(Tape(pool_of(assembly)))
+        return tapes[-1]
+
+    result = runs.start(made, out, connect=connect)
+    return result, tapes[0].frames
+
+
+def inline(assembly):
+    return Inline(Clients(assembly.method, assembly.client_data, assembly.run_id, assembly.evaluation_data))
+
+
+def on_nodes(made, nodes):
+    return lambda assembly: GridPool(nodes, assembly.run_id, assembly.clients, made.cohort)
+
+
+def lines(out):
+    found = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def model_bytes(result):
+    return next(result.out.glob("model.*")).read_bytes()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("keep", ["context", "disk"])
+def test_flower_has_the_frames_and_the_model_of_one_process(name, keep, tmp_path):
+    made = experiment(**METHODS[name])
+    here, expected = taped(made, tmp_path / "here", inline)
+    config = {"state-dir": str(tmp_path / "state")} if keep == "disk" else {}
+    nodes = Nodes(client_app(made), made.data.clients, node_config=config)
+    there, frames = taped(made, tmp_path / "there", on_nodes(made, nodes))
+    assert frames == expected
+    assert model_bytes(here) == model_bytes(there)
+    assert lines(tmp_path / "here") == lines(tmp_path / "there")
+    kept_in_flower = [context.state for context in nodes.contexts.values() if context.state]
+    assert bool(kept_in_flower) == (keep == "context")
+
+
+def test_flower_node_that_lost_its_memory_gets_a_keyframe_in_the_same_round(tmp_path):
+    made = experiment(method="fedavg", rounds=3)
+    nodes = Nodes(client_app(made), 3)
+
+    def forget(entry, rounds):
+        if entry.round == 1:
+            nodes.leave(1)
+            nodes.join(1)
+
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=forget)
+    assert [entry.clients for entry in result.rounds] == [3, 3, 3]
+    asked = [kind for node, kind in nodes.asked if node == nodes.node_of(1)]
+    assert asked == ["query", "train", "train", "train"]  # the second with the keyframe, in round 2
+    assert result.rounds[1].down_bytes > result.rounds[2].down_bytes
+
+
+def test_flower_node_that_is_lost_in_mid_round_is_dropped_by_name_and_the_round_goes_on(tmp_path):
+    made = experiment(method="fedavg", rounds=3, **{"cohort.round_timeout": 0.3})
+    nodes = Nodes(client_app(made), 3)
+
+    def lose(entry, rounds):
+        nodes.lost = {nodes.node_of(2)} if entry.round == 1 else set()
+
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lose)
+    assert [entry.clients for entry in result.rounds] == [3, 2, 3]
+    assert result.rounds[1].dropped == [{"client": 2, "reason": "no reply when the round ended, 2 were there"}]
+
+
+def test_flower_client_without_a_node_is_named(tmp_path):
+    made = experiment(method="fedavg", rounds=1, **{"cohort.join_timeout": 0})
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, Nodes(client_app(made), 2)))
+    assert result.rounds[0].dropped == [{"client": 2, "reason": "no node of this client is connected"}]
+
+
+def test_flower_round_without_its_quorum_stops_the_run_which_can_be_resumed(tmp_path):
+    made = experiment(method="fedavg", rounds=3, **{"cohort.round_timeout": 0.3, "cohort.min_replies": 3})
+    nodes = Nodes(client_app(made), 3)
+
+    def lose(entry, rounds):
+        nodes.lost = {nodes.node_of(0)}
+
+    with pytest.raises(TrainingError, match="round 2: 2 updates, cohort.min_replies is 3"):
+        runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lose)
+    nodes.lost = set()
+    assert len(play(made, nodes, tmp_path / "run").rounds) == 3
+
+
+def test_flower_oversampled_round_takes_the_first_replies(tmp_path):
+    made = experiment(method="fedavg", rounds=2, fraction=0.67, **{"cohort.oversample": 1.2, "cohort.round_timeout": 5})
+    nodes = Nodes(client_app(made), 3)
+    nodes.lost = {nodes.node_of(1)}
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    assert [entry.clients for entry in result.rounds] == [2, 2]
+    assert [drop["client"] for entry in result.rounds for drop in entry.dropped] == [1, 1]
+
+
+def test_flower_run_goes_on_from_its_directory_with_the_same_bytes(tmp_path):
+    made = experiment(**METHODS["fedavg + fedzip"])
+    whole, expected = taped(made, tmp_path / "whole", inline)
+    config = {"state-dir": str(tmp_path / "state")}
+
+    class Stop(Exception):
+        pass
+
+    def stop(entry, rounds):
+        if entry.round == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        first = Nodes(client_app(made), 3, node_config=config)
+        runs.start(made, tmp_path / "run", connect=on_nodes(made, first), on_round=stop)
+    second = Nodes(client_app(made), 3, node_config=config)  # other node numbers, nothing in Flower's memory
+    result = play(made, second, tmp_path / "run")
+    assert model_bytes(result) == model_bytes(whole)
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+
+
+def test_flower_directory_of_another_experiment_is_refused(tmp_path):
+    made = experiment(method="fedavg", rounds=1)
+    play(made, Nodes(client_app(made), 3), tmp_path / "run")
+    other = experiment(method="fedavg", rounds=1, lr=0.5)
+    with pytest.raises(ConfigError, match="a new directory, or one with a run of this very experiment"):
+        play(other, Nodes(client_app(other), 3), tmp_path / "run")
