@@ -34,6 +34,9 @@ Rate = Annotated[float | None, typer.Option(help="Local learning rate.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Device = Annotated[Text, typer.Option(help="auto, cpu or cuda.")]
 AllowEmpty = Annotated[bool | None, typer.Option("--allow-empty", help="Leave clients without samples out.")]
+Seeds = Annotated[Text, typer.Option(help="Several seeds, for example 0,1,2: a run and a directory each.")]
+Targets = Annotated[Text, typer.Option(help="Accuracies, for example 0.9,0.95: bytes that each takes.")]
+Jobs = Annotated[str, typer.Option(help="Runs at a time, each in a process of its own; auto: one a core.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the file.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train clients. Default: one a core.")]
 
@@ -67,20 +70,21 @@ def compare(
     suite: Annotated[list[str], typer.Argument(help="A suite file (TOML), or names of methods and presets.")],
     data: Data = None, model: Model = None, clients: Clients = None, partition: Partition = None,
     fraction: Fraction = None, rounds: Rounds = None, local_epochs: LocalEpochs = None, batch_size: BatchSize = None,
-    lr: Rate = None, seed: Seed = None, device: Device = None, allow_empty: AllowEmpty = None, set_: Set = None,
-    workers: Workers = None,
+    lr: Rate = None, seed: Seed = None, seeds: Seeds = None, targets: Targets = None, device: Device = None,
+    allow_empty: AllowEmpty = None, set_: Set = None, workers: Workers = None, jobs: Jobs = "1",
     out: Annotated[Path, typer.Option(help="Directory of the runs, the table and the page.")] = Path("runs/compare"),
 ) -> None:  # fmt: skip
-    """Run several methods or codecs on the same data, model and seed; goes on where it was stopped."""
+    """Run several methods or codecs on the same data, model and seeds; goes on where it was stopped."""
     options = _options(locals())
     from thinwire import compare as suites
-    from thinwire.runtime.experiment import merge
 
-    settings = merge(suites.read(suite), options)
-    with Show(sum(experiment.rounds for experiment in suites.entries(settings).values())) as show:
-        rows = suites.compare(settings, out, workers=workers, on_round=show.entry_round)
-    print_table(suites.headers(rows), suites.as_text(rows))
-    typer.echo(f"table: {out / 'compare.csv'}, page: {out / 'report.html'}")
+    plan = suites.plan(suites.read(suite, options, seeds, targets), out)
+    with Show(plan.rounds, "the same command goes on") as show:
+        rows = suites.play(plan, workers=workers, jobs=suites.processes(jobs), on_round=show.run_round)
+    print_table(suites.headers(rows), suites.as_text(rows), suites.WIDTH)
+    typer.echo(suites.last_words(rows, out))
+    if any(row["status"] != suites.DONE for row in rows):
+        raise typer.Exit(1)
 
 
 def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def report(
     run: Annotated[list[Path], typer.Argument(help="Run directories.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write one page about one or several runs."""
+    """Write one page about one or several runs; what cannot be read is left out, with the reason."""
     from thinwire.report import write_report
 
     typer.echo(write_report(run, out))
@@ -142,6 +146,32 @@ def inspect(
     print_table(shown.headers, shown.rows)
     if shown.hint:
         typer.echo(shown.hint)
+
+
+@app.command(name="deploy-check")
+def deploy_check(
+    experiment: Annotated[Path, typer.Argument(help="Experiment file (TOML), small enough for one machine.")],
+    set_: Set = None,
+    out: Annotated[Path, typer.Option(help="Directory for both runs and the logs.")] = Path("runs/deploy-check"),
+    timeout: Annotated[float, typer.Option(help="Seconds that the deployed run may take.")] = 600.0,
+) -> None:
+    """Run an experiment on a Flower SuperLink with TLS and one SuperNode a client, all here; compare every byte."""
+    from thinwire.runtime.experiment import assignment, merge, parse, read_file
+
+    settings = read_file(experiment)
+    for text in set_ or []:
+        settings = merge(settings, assignment(text))
+    parsed = parse(settings)
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError("out", str(out), "a directory that is new or empty")
+    from thinwire.flower.check import check
+    from thinwire.flower.deployment import Deployment
+
+    with Deployment(parsed.data.clients, out / "flower") as deployment:
+        found = check(parsed, deployment, out, timeout)
+    if found.differences:
+        raise ThinwireError(f"not the same: {'; '.join(found.differences[:5])}")
+    typer.echo(f"the same: {parsed.rounds} rounds, {found.frames} frames of the last one, the model; {out}")
 
 
 @app.command()
@@ -192,7 +222,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (ConfigError, DataError) as error:
-        typer.echo(f"error: {error}", err=True)
+        for line in (error, *getattr(error, "__notes__", ())):
+            typer.echo(f"error: {line}", err=True)
         sys.exit(2)
     except (ThinwireError, OSError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -13,7 +13,7 @@ import typer
 class Show:
     """Progress of a run: a live line on a terminal, a plain line a round elsewhere."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, to_go_on: str = "thinwire resume RUN goes on") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,12 +26,9 @@ class Show:
         )
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("preparing", total=rounds)
-        self.entry, self.before, self.done = (
-            "",
-            0,
-            0,
-        )  # of a suite: the entry shown, rounds of those before, of this one
-        self.first: tuple[int, float] | None = None  # the first round shown and when
+        self.rounds, self.to_go_on = rounds, to_go_on
+        self.done: dict[str, int] = {}  # the last round shown of each run, by its name
+        self.shown, self.began = 0, 0.0  # rounds shown, and when the first of them was
 
     def __enter__(self) -> Show:
         self.progress.start()
@@ -40,36 +37,35 @@ class Show:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.progress.stop()
         if kind is KeyboardInterrupt:  # typer ends with exit code 130 and no word
-            typer.echo("stopped; rounds that were committed are kept: thinwire resume RUN goes on", err=True)
+            typer.echo(f"stopped; rounds that were committed are kept: {self.to_go_on}", err=True)
 
     def round(self, entry: Any, rounds: int) -> None:
         """Show a round that was committed."""
+        self.run_round("", entry, rounds)
+
+    def run_round(self, name: str, entry: Any, rounds: int) -> None:
+        """Show a committed round of one of several runs; the bar counts the rounds of all."""
         from thinwire.report import human_bytes
 
         text = (
             f"accuracy {100 * entry.accuracy:5.2f} %  up {entry.up_bpp:.3f} bpp  down {entry.down_bpp:.3f} bpp  "
             f"{human_bytes(entry.total_bytes)} so far"
         )
-        self.progress.update(self.task, completed=entry.round, description=text)
+        self.done[name] = entry.round
+        which = f"{name}: " if name else ""
+        self.progress.update(self.task, completed=sum(self.done.values()), description=which + text)
         if not self.console.is_terminal:
-            typer.echo(f"round {entry.round}/{rounds}  {text}{self._time_left(entry.round, rounds)}", err=True)
+            typer.echo(f"{which}round {entry.round}/{rounds}  {text}{self._time_left()}", err=True)
         for drop in entry.dropped:
-            self.console.print(f"round {entry.round}: client {drop['client']} dropped: {drop['reason']}", markup=False)
+            reason = f"{which}round {entry.round}: client {drop['client']} dropped: {drop['reason']}"
+            self.console.print(reason, markup=False)
 
-    def entry_round(self, name: str, entry: Any, rounds: int) -> None:
-        """Show a committed round of one entry of a suite; the bar counts the rounds of all."""
-        if name != self.entry:
-            self.entry, self.before = name, self.before + self.done
-            typer.echo(f"{name}:", err=True)
-        self.done = rounds
-        self.round(entry, rounds)
-        self.progress.update(self.task, completed=self.before + entry.round)
-
-    def _time_left(self, round: int, rounds: int) -> str:
+    def _time_left(self) -> str:
         """Seconds to go at the pace so far; empty until there is a pace."""
-        now = perf_counter()
-        first, began = self.first = self.first or (round, now)
-        return f"  {(now - began) / (round - first) * (rounds - round):.0f} s left" if round > first else ""
+        now, before = perf_counter(), self.shown
+        self.shown, self.began = before + 1, self.began or now
+        to_go = self.rounds - sum(self.done.values())
+        return f"  {(now - self.began) / before * to_go:.0f} s left" if before else ""
 
 
 def print_result(out: Path) -> None:
@@ -81,8 +77,8 @@ def print_result(out: Path) -> None:
     typer.echo(f"report: {out / 'report.html'}")
 
 
-def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Rows under headers; no header line when all headers are empty."""
+def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int | None = None) -> None:
+    """Rows under headers; no header line when all headers are empty. `width`: characters, where no terminal says."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -90,4 +86,4 @@ def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     table = Table(*headers, box=box.SIMPLE, show_header=any(headers), pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(markup=False).print(table)
+    Console(markup=False, width=None if Console().is_terminal else width).print(table)

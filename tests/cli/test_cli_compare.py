@@ -71,7 +71,8 @@ def test_what_is_done_is_left_and_what_was_stopped_goes_on(suite, tmp_path):
 
     def timeless(folder):
         rows = json.loads((tmp_path / folder / "compare.json").read_text())
-        return [{key: value for key, value in row.items() if key != "wall_seconds"} for row in rows]
+        spent = [key for key in rows[0] if key.endswith("_seconds")]
+        return [{key: value for key, value in row.items() if key not in spent} for row in rows]
 
     assert timeless("parts") == timeless("whole")
 
@@ -97,11 +98,87 @@ def test_a_broken_suite_is_one_clear_line(broken, message):
         suites.entries(broken)
 
 
+WORDS = ["--model", "linear", "--clients", "2", "--rounds", "1", "--workers", "1"]
+
+
+def thin(*words):
+    return CliRunner().invoke(app, ["compare", *map(str, words)])
+
+
 def test_names_on_the_command_line(tmp_path):
-    words = ["--model", "linear", "--clients", "2", "--rounds", "1", "--workers", "1", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, ["compare", "fedavg", "stc", *words])
+    done = thin("fedavg", "stc", *WORDS, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "stc" in done.output
-    again = CliRunner().invoke(app, ["compare", "fedavg", "zip", *words])
+    again = thin("fedavg", "zip", *WORDS, "--out", tmp_path / "out")
     assert isinstance(again.exception, ConfigError)
     assert "suite = 'zip': a TOML file, or some of" in str(again.exception)
+
+
+def test_seeds_and_targets_on_the_command_line(tmp_path):
+    (tmp_path / "suite.toml").write_text("seeds = [7]\ntargets = [0.99]\n" + SUITE)
+    given = ["--seeds", "0,1", "--targets", "0.01,0.3", "--set", "entries.masks.method.name=fedavg"]
+    done = thin(tmp_path / "suite.toml", *WORDS, *given, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert {path.parent.name for path in (tmp_path / "out").rglob("summary.json")} == {"seed-0", "seed-1"}
+    assert [row["seeds"] for row in rows] == [2, 2, 2]
+    assert [key for key in rows[0] if key.startswith("bytes_to_")] == ["bytes_to_0.01", "bytes_to_0.3"]
+    assert "±" in done.stdout
+    assert "to 30 %" in done.stdout
+    one = thin(tmp_path / "suite.toml", *WORDS, "--seed", 5, "--out", tmp_path / "one")
+    assert one.exit_code == 0, one.output
+    assert "seed = 5" in (tmp_path / "one" / "floor" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0,1", "--seed", "2"], "seeds = '0,1': not together with a single seed"),
+        (["--seeds", "0;1"], "seeds = '0;1': different whole numbers from 0 to 2^56 - 1, with commas between them"),
+        (["--seeds", "0,0"], "seeds = [0, 0]: different whole numbers"),
+        (["--targets", "90"], "targets = [90.0]: different accuracies above 0 and at most 1"),
+        (["--targets", "most"], "targets = 'most': different accuracies above 0 and at most 1, with commas"),
+        (["--jobs", "some"], "jobs = 'some': a whole number from 1, or auto"),
+        (["--jobs", "2", "--workers", "2"], "workers = 2: 1 where several runs are played at a time"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(tmp_path, words, message):
+    done = thin("fedavg", "stc", *WORDS, *words, "--out", tmp_path / "out")
+    assert isinstance(done.exception, ConfigError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_the_terminal_fits_120_characters_and_marks_the_front(tmp_path):
+    (tmp_path / "suite.toml").write_text(SUITE.replace("stc-both", "stc-both-with-a-name-of-some-length"))
+    given = ["--seeds", "0,1", "--targets", "0.1,0.2,0.3,0.95", "--set", "link.up_mbps=1", "--set", "link.down_mbps=5"]
+    done = thin(tmp_path / "suite.toml", *WORDS, *given, "--set", "link.latency_ms=30", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    table = done.stdout.partition("\n* ")[0].splitlines()
+    assert max(map(len, table)) <= 120
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())
+    for row in rows:
+        (line,) = [line for line in table if line.split()[:1] == [row["entry"]]]  # one line each: nothing is wrapped
+        assert (line.split()[1] == "*") == row["pareto"]
+        assert f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_ci95']:.2f} %" in line
+    assert "bytes_to_0.95" in rows[0]
+    header = table[1].split("  ")
+    assert any("to 10 %" in cell for cell in header)
+    page = (tmp_path / "out" / "compare.md").read_text()
+    assert "to 95 % (s)" in page
+    assert all(f"| {row['entry']} |" in page for row in rows)
+
+
+def test_a_failed_run_ends_the_command_with_1_after_the_table(tmp_path):
+    wild = ["--set", "entries.stc-both.local.lr=9e5", "--set", "entries.stc-both.local.weight_decay=9e5"]
+    (tmp_path / "suite.toml").write_text(SUITE)
+    done = thin(tmp_path / "suite.toml", "--rounds", 1, "--workers", 1, *wild, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert not done.exception or isinstance(done.exception, SystemExit)
+    assert "\nstc-both failed: client 0: loss became" in done.stdout
+    assert "masks" in done.stdout
+    assert f"table: {tmp_path}/out/compare.csv" in done.stdout
+    with open(tmp_path / "out" / "compare.csv", newline="") as file:
+        status = {line["entry"]: line["status"] for line in csv.DictReader(file)}
+    assert status["floor"] == status["masks"] == "done"
+    assert status["stc-both"].startswith("failed: client 0: loss became")

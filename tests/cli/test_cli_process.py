@@ -1,5 +1,6 @@
 """The installed command and the package in processes of their own: exit codes, imports, Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,3 +73,91 @@ def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(tmp_path, monkeypatch):
     config.write_text(config.read_text().replace("rounds = 100000", f"rounds = {done_rounds + 1}"))
     monkeypatch.syspath_prepend(tmp_path)
     assert len(resume(tmp_path / "a", workers=1).rounds) == done_rounds + 1
+
+
+SUITE = """
+rounds = {rounds}
+device = "cpu"
+seeds = [0, 1]
+data = {{ load = "mydata:clouds", clients = 3 }}
+model = {{ name = "linear" }}
+[entries.floor]
+method = {{ name = "fedavg" }}
+[entries.masks]
+method = {{ name = "fedpm" }}
+"""
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def gone(pids):
+    """Waits until no process of these runs."""
+    for _ in range(600):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def compare_until(tmp_path, text, rounds):
+    """`thinwire compare --jobs 2`, running, once it has said this."""
+    (tmp_path / "mydata.py").write_text(DATA)
+    (tmp_path / "suite.toml").write_text(SUITE.format(rounds=rounds))
+    process = subprocess.Popen(
+        [*COMMAND, "compare", "suite.toml", "--jobs", "2", "--out", "a"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if text in line:
+            return process
+    raise AssertionError(f"{text} was never said")
+
+
+def test_ctrl_c_stops_all_runs_of_a_comparison(tmp_path):
+    process = compare_until(tmp_path, "round 2/100000", 100_000)
+    playing = children(process.pid)
+    assert len(playing) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; rounds that were committed are kept: the same command goes on"
+    assert "Traceback" not in err
+    assert gone(playing)
+
+
+def test_a_comparison_whose_process_is_killed_takes_its_runs_along_and_goes_on(tmp_path):
+    process = compare_until(tmp_path, "round 5/60", 60)
+    playing = children(process.pid)
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert gone(playing)
+    assert not list((tmp_path / "a").rglob("summary.json"))
+    again = call("compare", "suite.toml", "--jobs", "2", "--out", "a", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"round {rounds_of(tmp_path / 'a' / 'floor' / 'seed-0')[-1]['round']}/60" in again.stderr
+    assert "floor/seed-0: round 1/60" not in again.stderr
+    whole = call("compare", "suite.toml", "--workers", "1", "--out", "b", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    for run in ("floor/seed-0", "floor/seed-1", "masks/seed-0", "masks/seed-1"):
+        assert rounds_of(tmp_path / "a" / run) == rounds_of(tmp_path / "b" / run)
+
+
+def rounds_of(run):
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_wrong_entries_are_a_line_each(tmp_path):
+    (tmp_path / "mydata.py").write_text(DATA)
+    (tmp_path / "suite.toml").write_text(SUITE.format(rounds=1))
+    words = ["--set", "entries.floor.uplink.id=zip", "--set", "entries.masks.method.fields=3"]
+    done = call("compare", "suite.toml", *words, "--out", "a", cwd=tmp_path)
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: entries.floor: uplink.id = 'zip': ")
+    assert second.startswith("error: entries.masks: method.fields = 3: unknown field")
+    assert not (tmp_path / "a").exists()

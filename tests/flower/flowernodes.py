@@ -17,7 +17,10 @@ def over_the_wire(message):
 
 
 class Nodes(Grid):
-    """One ClientApp on so many nodes. `lost`: nodes that say who they are and then never reply; `change(node, reply)` tampers with replies."""
+    """One ClientApp on so many nodes.
+
+    `lost`: nodes that say who they are and then never reply; `change(node, reply)` tampers with replies.
+    """
 
     def __init__(self, app, clients, run_config=None, node_config=None):
         self.app, self.run_config, self.node_config = app, run_config or {}, node_config or {}

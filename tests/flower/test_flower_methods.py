@@ -119,7 +119,7 @@ def test_flower_round_without_its_quorum_stops_the_run_which_can_be_resumed(tmp_
     def lose(entry, rounds):
         nodes.lost = {nodes.node_of(0)}
 
-    with pytest.raises(TrainingError, match="round 2: 2 updates, cohort.min_replies is 3"):
+    with pytest.raises(TrainingError, match=r"round 2: 2 updates, cohort.min_replies is 3"):
         runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lose)
     nodes.lost = set()
     assert len(play(made, nodes, tmp_path / "run").rounds) == 3
@@ -136,7 +136,7 @@ def test_flower_oversampled_round_takes_the_first_replies(tmp_path):
 
 def test_flower_run_goes_on_from_its_directory_with_the_same_bytes(tmp_path):
     made = experiment(**METHODS["fedavg + fedzip"])
-    whole, expected = taped(made, tmp_path / "whole", inline)
+    whole, _ = taped(made, tmp_path / "whole", inline)
     config = {"state-dir": str(tmp_path / "state")}
 
     class Stop(Exception):
@@ -146,8 +146,8 @@ def test_flower_run_goes_on_from_its_directory_with_the_same_bytes(tmp_path):
         if entry.round == 2:
             raise Stop
 
+    first = Nodes(client_app(made), 3, node_config=config)
     with pytest.raises(Stop):
-        first = Nodes(client_app(made), 3, node_config=config)
         runs.start(made, tmp_path / "run", connect=on_nodes(made, first), on_round=stop)
     second = Nodes(client_app(made), 3, node_config=config)  # other node numbers, nothing in Flower's memory
     result = play(made, second, tmp_path / "run")

@@ -29,6 +29,7 @@ def fake_round(number, rounds, up_bpp, top, previous_bytes):
         "dropped": [],
         "personal_accuracy": None,
         "personal_worst_decile": None,
+        "link_seconds": None,
     }
 
 

@@ -94,7 +94,7 @@ class Answering:
     def begin(self, sync, broadcasts):
         self.broadcasts = broadcasts
 
-    def answers(self, tasks):
+    def answers(self, tasks, enough=None):
         yield Answer(0, "keyframe", b"request")
         yield Answer(1, "done", b"update")
         yield Answer(2, "failed", reason="no memory")

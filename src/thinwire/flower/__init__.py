@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from thinwire.errors import ThinwireError
 
 try:
@@ -9,7 +12,17 @@ try:
 except ImportError:
     raise ThinwireError('thinwire.flower needs Flower: pip install "thinwire[flower]"') from None
 
-from thinwire.flower.client import client_app
-from thinwire.flower.server import server_app
+_PUBLIC = {
+    "Compressed": "thinwire.flower.dropin",
+    "compress": "thinwire.flower.dropin",
+    "client_app": "thinwire.flower.client",
+    "server_app": "thinwire.flower.server",
+}
 
-__all__ = ["client_app", "server_app"]
+__all__ = ["Compressed", "client_app", "compress", "server_app"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'thinwire.flower' has no attribute {name!r}")

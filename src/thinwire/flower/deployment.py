@@ -13,12 +13,8 @@ refuses its key until then; its partition and its state directory stay.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -33,32 +29,16 @@ from typing import Any, Self
 import tomli_w
 
 from thinwire.errors import ThinwireError
+from thinwire.flower import commands
 from thinwire.flower.certificates import write_certificates, write_node_key
+from thinwire.flower.commands import free_port
 from thinwire.flower.processes import MARK, Guard, Process
 
 START_SECONDS = 120.0
 LEAVE_SECONDS = 5.0
-COMMAND_SECONDS = 120.0
 LISTENS = r"Uvicorn running on"
 NODE_ID = r"SuperNode ID: (\d+)"
 RUN_ID = r"Successfully started run (\d+)"
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-    "PYTHONUNBUFFERED": "1",
-    "NO_PROXY": "*",
-    "no_proxy": "*",
-}
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)
@@ -125,11 +105,13 @@ class Deployment:
 
     def __enter__(self) -> Self:
         self._mark, self._runs = uuid.uuid4().hex, 0
+        self._launched: list[Process] = []
         self._node: dict[int, Process] = {}
         self._node_id: dict[int, str] = {}
         self._port = self.port or free_port()
+        self._ports = {self._port}
         with ExitStack() as stack:
-            self._home = self._open(stack)
+            self.home = self._open(stack)
             stack.enter_context(Guard(self._mark))
             stack.callback(self._leave)
             self._superlink = self._start_superlink()
@@ -144,6 +126,10 @@ class Deployment:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+    def log(self, name: str) -> Path:
+        """The file into which superlink, node-0 … or run-1 … writes."""
+        return self.home / "logs" / f"{name}.log"
 
     @property
     def address(self) -> str:
@@ -162,10 +148,10 @@ class Deployment:
         self._runs += 1
         name, words = f"run-{self._runs}", ["run", str(Path(app).absolute()), "--stream"]
         if run_config:
-            config = self._home / f"{name}.toml"
+            config = self.home / f"{name}.toml"
             config.write_text(tomli_w.dumps(dict(run_config)))
             words += ["--run-config", str(config)]
-        process = self._launch(name, "cli", [*self.superlink_prefix, _program("flwr"), *words])
+        process = self._launch(name, commands.CLI, [*self.superlink_prefix, commands.program("flwr"), *words])
         return Run(self._await(process, RUN_ID, f"flwr {words[0]}")[1], process, self)
 
     def start_node(self, i: int, register: bool = True) -> None:
@@ -198,22 +184,12 @@ class Deployment:
 
     def logs(self) -> dict[str, str]:
         """What was written by superlink, node-0 …, run-1 …; a node's ClientApps write into its log."""
-        return {log.stem: log.read_text(errors="replace") for log in sorted((self._home / "logs").glob("*.log"))}
+        return {log.stem: log.read_text(errors="replace") for log in sorted((self.home / "logs").glob("*.log"))}
 
     def flwr(self, *words: str) -> dict[str, Any]:
-        """Call Flower's command line on this SuperLink; its answer in JSON, or ThinwireError with its last line."""
-        command = [*self.superlink_prefix, _program("flwr"), *words, "--format", "json"]
-        env = self._environment("cli") | {MARK: self._mark}
-        try:
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_SECONDS)
-            answer: dict[str, Any] = json.loads(done.stdout)
-        except subprocess.TimeoutExpired:
-            raise ThinwireError(f"flwr {words[0]} has not answered in {COMMAND_SECONDS:g} s") from None
-        except ValueError:
-            raise ThinwireError(f"flwr {words[0]}: {_last_line(done.stderr or done.stdout)}") from None
-        if not answer.get("success"):
-            raise ThinwireError(f"flwr {words[0]}: {answer.get('error-message', answer)}")
-        return answer
+        """Call Flower's command line on this SuperLink; its answer in JSON, or ThinwireError with what it says."""
+        command = [*self.superlink_prefix, commands.program("flwr"), *words]
+        return commands.call(command, {**self._environment(commands.CLI), MARK: self._mark})
 
     def _open(self, stack: ExitStack) -> Path:
         """The folder with certificates and a configuration of Flower's command line in it."""
@@ -222,15 +198,12 @@ class Deployment:
             home = Path(stack.enter_context(temporary))
         else:
             home = self.folder.absolute()
-        for name in ("logs", "keys", "tmp", "home/cli"):
+        for name in ("logs", "keys", "tmp"):
             (home / name).mkdir(parents=True, exist_ok=True)
-        link: dict[str, Any] = {"address": self.address, "insecure": True}
         if self.tls:
             hosts = {"localhost", "127.0.0.1", *(a.rpartition(":")[0] for a in [self.address, *self._addresses()])}
             write_certificates(home, sorted(hosts))
-            link = {"address": self.address, "root-certificates": str(home / "ca.pem")}
-        config = {"superlink": {"default": "here", "here": link}}
-        (home / "home" / "cli" / "config.toml").write_text(tomli_w.dumps(config))
+        commands.configure(home, self.address, self.tls)
         return home
 
     def _addresses(self) -> list[str]:
@@ -239,14 +212,12 @@ class Deployment:
         return [given] * max(self.nodes, 1) if isinstance(given, str) else list(given)
 
     def _environment(self, name: str) -> dict[str, str]:
-        """Each process has a FLWR_HOME of its own: apps are unpacked there, and not atomically."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        own = {"PATH": path, "FLWR_HOME": str(self._home / "home" / name), "TMPDIR": str(self._home / "tmp")}
-        return {**os.environ, **QUIET, **own, **self.env}
+        return {**commands.environment(self.home, name), **self.env}
 
     def _launch(self, name: str, home: str, command: Sequence[str]) -> Process:
-        log = self._home / "logs" / f"{name}.log"
-        return Process(command, self._environment(home), f"{self._mark}/{name}", log)
+        process = Process(command, self._environment(home), f"{self._mark}/{name}", self.log(name))
+        self._launched.append(process)
+        return process
 
     def _await(self, process: Process, pattern: str, what: str) -> re.Match[str]:
         """The first match in what the process writes."""
@@ -261,54 +232,44 @@ class Deployment:
         raise ThinwireError(f"{what} is not ready after {START_SECONDS:g} s\n{process.tail()}")
 
     def _start_superlink(self) -> Process:
-        command = [*self.superlink_prefix, _program("flower-superlink"), "--host", self.host, "--port", str(self._port)]
-        command += ["--disable-runtime-dependency-installation"]
-        command += self._server_tls() if self.tls else ["--insecure"]
-        if self.database is not None:
-            command += ["--database", str(self.database.absolute())]
-        process = self._launch("superlink", "superlink", command)
+        command = commands.superlink(self.home, self.host, self._port, self.tls, self.database)
+        process = self._launch("superlink", "superlink", [*self.superlink_prefix, *command])
         self._await(process, LISTENS, "the SuperLink")
         return process
-
-    def _server_tls(self) -> list[str]:
-        files = {"--ssl-ca-certfile": "ca.pem", "--ssl-certfile": "server.pem", "--ssl-keyfile": "server.key"}
-        return [word for option, file in files.items() for word in (option, str(self._home / file))] + [
-            "--enable-supernode-auth"
-        ]
 
     def _identify(self, i: int, register: bool = True) -> None:
         """A new key for node i, made known to the SuperLink."""
         if not self.tls:
             return
-        public = write_node_key(self._key(i))
+        public = write_node_key(self.home / "keys" / f"node-{i}")
         if register:
             self._node_id[i] = str(self.flwr("supernode", "register", str(public))["node-id"])
 
-    def _key(self, i: int) -> Path:
-        return self._home / "keys" / f"node-{i}"
-
     def _launch_node(self, i: int) -> None:
-        addresses = self._addresses()
+        addresses, key = self._addresses(), self.home / "keys" / f"node-{i}" if self.tls else None
         prefix = self.node_prefixes[i % len(self.node_prefixes)] if self.node_prefixes else ()
-        command = [*prefix, _program("flower-supernode"), "--superlink", addresses[i % len(addresses)]]
-        command += ["--port", str(free_port()), "--node-config", self._node_configuration(i)]
-        if self.tls:
-            command += ["--root-certificates", str(self._home / "ca.pem")]
-            command += ["--auth-supernode-private-key", str(self._key(i))]
-        else:
-            command += ["--insecure"]
-        self._node[i] = self._launch(f"node-{i}", f"node-{i}", command)
+        command = commands.supernode(
+            self.home, addresses[i % len(addresses)], self._new_port(), key, self._node_configuration(i)
+        )
+        self._node[i] = self._launch(f"node-{i}", f"node-{i}", [*prefix, *command])
+
+    def _new_port(self) -> int:
+        """A free port that was not given out before: the one that has it may not listen yet."""
+        while (port := free_port()) in self._ports:
+            pass
+        self._ports.add(port)
+        return port
 
     def _await_node(self, i: int) -> None:
         self._node_id[i] = self._await(self._node[i], NODE_ID, f"node {i}")[1]
 
-    def _node_configuration(self, i: int) -> str:
-        config = {"partition-id": i, "num-partitions": self.nodes, **self.node_config}
+    def _node_configuration(self, i: int) -> dict[str, Any]:
+        config: dict[str, Any] = {"partition-id": i, "num-partitions": self.nodes, **self.node_config}
         if self.state_dirs:
-            state = self._home / "state" / f"node-{i}"
+            state = self.home / "state" / f"node-{i}"
             state.mkdir(parents=True, exist_ok=True)
             config["state-dir"] = str(state)
-        return " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+        return config
 
     def _running(self, i: int) -> Process:
         if i not in self._node or self._node[i].exit_code is not None:
@@ -316,22 +277,11 @@ class Deployment:
         return self._node[i]
 
     def _leave(self) -> None:
-        """Ask the nodes to take their leave, so that a database does not keep them as alive."""
+        """End all; nodes are asked to take their leave, so that a database does not keep them as alive."""
         for node in self._node.values():
             node.interrupt()
         give_up = time.monotonic() + LEAVE_SECONDS
         for node in self._node.values():
             node.wait(max(give_up - time.monotonic(), 0))
-            node.kill()
-
-
-def _program(name: str) -> str:
-    """A command of the environment that runs this."""
-    path = Path(sys.executable).parent / name
-    if not path.exists():
-        raise ThinwireError(f'{name} is not installed beside {sys.executable}: pip install "thinwire[flower]"')
-    return str(path)
-
-
-def _last_line(text: str) -> str:
-    return ([line.strip("│ ") for line in text.splitlines() if line.strip("│╰╯─ ")] or ["no answer"])[-1]
+        for process in self._launched:
+            process.kill()

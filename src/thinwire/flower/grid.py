@@ -20,7 +20,7 @@ from thinwire.runtime.client import Answer, envelope
 from thinwire.runtime.experiment import CohortSettings
 from thinwire.runtime.pool import Task
 
-log = logging.getLogger("thinwire")
+log = logging.getLogger("flwr.thinwire")
 
 HELLO_SECONDS = 60.0  # for an answer to the question of who a node is
 SHORTEST, LONGEST, GROWTH = 0.02, 1.0, 1.3  # seconds between two looks for replies

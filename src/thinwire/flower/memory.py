@@ -20,7 +20,7 @@ from thinwire.runtime.client import Record
 from thinwire.runtime.state import record_like, record_to_bytes
 from thinwire.versions import Held
 
-log = logging.getLogger("thinwire")
+log = logging.getLogger("flwr.thinwire")
 
 
 @dataclass(frozen=True)

@@ -18,27 +18,28 @@ from thinwire.runtime.experiment import Experiment, parse, read_file
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.run import Result
 
-log = logging.getLogger("thinwire")
+log = logging.getLogger("flwr.thinwire")
 
 
-def server_app(experiment: Source, out: str | Path | None = None) -> ServerApp:
+def server_app(experiment: Source, out: str | Path | None = None, *, save_frames: bool = False) -> ServerApp:
     """A ServerApp for an experiment: a file, its settings as a dict, or an Experiment.
 
     It leaves the run in `out` (run-config `out` goes before it; runs/flower unless told), on the machine where the
     ServerApp runs. A directory with the same experiment in it is gone on with, after its last committed round.
+    save_frames: keep the frames of the last round.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         folder = Path(str(context.run_config.get("out") or out or Path("runs") / "flower")).absolute()
-        result = play(experiment_of(experiment, context.run_config), grid, folder)
+        result = play(experiment_of(experiment, context.run_config), grid, folder, save_frames=save_frames)
         log.info("accuracy %.2f %%, run directory %s", 100 * result.summary["accuracy"], result.out)
 
     return app
 
 
-def play(experiment: Experiment, grid: Grid, out: Path) -> Result:
+def play(experiment: Experiment, grid: Grid, out: Path, *, save_frames: bool = False) -> Result:
     """Run an experiment on the grid's nodes, or go on with it."""
 
     def connect(assembly: Assembly) -> GridPool:
@@ -48,7 +49,7 @@ def play(experiment: Experiment, grid: Grid, out: Path) -> Result:
         _check_same(experiment, out)
         result = runs.resume(out, on_round=_log_round, connect=connect)
     else:
-        result = runs.start(experiment, out, on_round=_log_round, connect=connect)
+        result = runs.start(experiment, out, save_frames=save_frames, on_round=_log_round, connect=connect)
     write_report([result.out], result.out / runs.REPORT)
     return result
 

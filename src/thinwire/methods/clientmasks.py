@@ -5,13 +5,15 @@ the client, so that both ends make it and it never travels.
 
 `dispfl`: Dai, Shen, He, Tian, Tao, "DisPFL: Towards Communication-Efficient Personalized Federated Learning via
 Decentralized Sparse Training", ICML 2022, arXiv 2206.00187. After its local steps a client drops the smallest
-⌊αₜ kept⌋ weights of every layer and regrows as many where the gradient of one minibatch is largest,
+⌊αₜ kept⌋ weights of every layer and regrows as many others where the gradient of one minibatch is largest,
 αₜ = `prune` / 2 · (1 + cos(π t / `anneal`)); the change of its mask, `mask` coded against the old one, travels beside
 its values.
 
 Both: a client trains x̂ ∘ m, the server averages every coordinate over the clients that hold it, by samples, and a
 coordinate that none holds stays. Differs from DisPFL: a server and one x̂ in place of neighbours that exchange models;
-the same density in every layer in place of ERK; the broadcast is dense, since all clients share it.
+the same density in every layer in place of ERK; the broadcast is dense, since all clients share it; first masks that
+differ by client; biases and norms dense. Differs from its authors' code: counts rounded down, not up; a weight is not
+regrown in the round that drops it; averages by samples, not plain; no clipping of gradients.
 """
 
 from __future__ import annotations

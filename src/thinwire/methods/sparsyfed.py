@@ -8,8 +8,10 @@ mask, coded against the support of the weights received, and the change of the k
 of the others: they became 0. Updates are averaged by samples as in FedAvg.
 
 Differs from the paper: activations are not pruned in the backward pass (it saves work, not bytes); weights are pruned
-globally, without its layer-wise schedule; the server's average is not pruned, and the downlink is FedAvg's. As under
-any β above 1, a weight that is exactly 0 has no gradient: what all clients pruned does not come back.
+globally, without its layer-wise schedule; w is averaged and θ taken anew each round, where a public copy of its code
+averages θ; the server's average is not pruned, and the downlink is FedAvg's. As under any β above 1, a weight that is
+exactly 0 has no gradient: with an exact downlink, what all clients pruned does not come back (a coded one leaves
+residues of its error there).
 """
 
 from __future__ import annotations

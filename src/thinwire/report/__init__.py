@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from thinwire.report.page import write_report
-from thinwire.report.runs import Run, read_run
+from thinwire.report.page import save_page, to_stderr, write_report
+from thinwire.report.runs import Run, Tell, read_run
 from thinwire.report.tables import human_bytes, markdown_table, percent, run_labels, summary_rows
 
-__all__ = ["Run", "human_bytes", "markdown_table", "percent", "read_run", "run_labels", "summary_rows", "write_report"]
+__all__ = [
+    "Run",
+    "Tell",
+    "human_bytes",
+    "markdown_table",
+    "percent",
+    "read_run",
+    "run_labels",
+    "save_page",
+    "summary_rows",
+    "to_stderr",
+    "write_report",
+]

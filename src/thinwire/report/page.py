@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ from thinwire.errors import DataError
 from thinwire.report import parts
 from thinwire.report.charts import Figure, accuracy_by_bytes, accuracy_by_client, bpp_by_round
 from thinwire.report.density import density_by_layer
-from thinwire.report.runs import Run, read_run, total_bytes
+from thinwire.report.runs import Run, Tell, read_runs, total_bytes
 from thinwire.report.tables import human_bytes, percent, run_labels, text_or_missing
 from thinwire.report.template import PAGE, SCRIPT, STYLE
 
@@ -33,19 +34,29 @@ STAGE_NOTE = "Summed over rounds and clients: more than the time passed where cl
 FOOTER = "Written by thinwire. Every byte counted here was received and decoded by the other side."
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+def to_stderr(reason: str) -> None:
+    """Say on stderr what is left out of a report, and why."""
+    print(f"left out: {reason}", file=sys.stderr)
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path, tell: Tell = to_stderr) -> Path:
     """Write one page about the run folders `runs` to `out`, at once or not at all; returns `out`.
 
-    A folder named twice is shown once. Missing folders above `out` are made.
+    A folder named twice is shown once; `tell` hears of folders and lines that cannot be read. Missing folders above
+    `out` are made.
 
     Raises:
-        DataError: no run is given, a run folder is broken, or `out` cannot be written.
+        DataError: no run is given, none can be read, or `out` cannot be written.
     """
     folders = {Path(path).resolve(): Path(path) for path in runs}
     if not folders:
         raise DataError("a report needs at least one run folder")
-    text = render([read_run(path) for path in folders.values()])
-    out = Path(out)
+    return save_page(read_runs(folders.values(), tell), Path(out))
+
+
+def save_page(runs: Sequence[Run], out: Path) -> Path:
+    """Write the page about runs that are read, at once or not at all; DataError when `out` cannot be written."""
+    text = render(runs)
     try:
         _replace(out, text)
     except OSError as error:

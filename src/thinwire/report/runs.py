@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ SUMMARY_NUMBERS = (
     "mean_up_bpp",
     "mean_down_bpp",
     "last_up_bpp",
+    "link_seconds",
+    "initial_accuracy",
     "model_bytes",
     "model_bpp",
     "wall_seconds",
@@ -44,7 +47,9 @@ ROUND_NUMBERS = (
     "total_bytes",
     "personal_accuracy",
     "personal_worst_decile",
+    "link_seconds",
 )
+ROUND_NEEDS = ("accuracy", "up_bytes", "down_bytes", "total_bytes")  # what a line of another version may lack
 NAME_FIELDS = {
     "method": ("name",),
     "uplink": ("id",),
@@ -53,6 +58,8 @@ NAME_FIELDS = {
     "model": ("name", "build"),
 }
 
+Tell = Callable[[str], None]  # one line about what is left out, and why
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,7 +67,7 @@ class Run:
 
     `summary` holds the keys of `summary.json`; for an unfinished run those that the configuration and the finished
     rounds give. `rounds` has one dict a finished round. A number that is absent or not finite is None in both.
-    `clients` are those of the last federated evaluation, by ascending accuracy.
+    `clients` are those of the last federated evaluation, by ascending accuracy. `remarks`: what was left out, and why.
     """
 
     path: Path
@@ -69,6 +76,7 @@ class Run:
     rounds: list[dict[str, Any]]
     finished: bool = True
     clients: Sequence[Client] = ()
+    remarks: Sequence[str] = ()
 
 
 def read_run(path: str | Path) -> Run:
@@ -82,13 +90,32 @@ def read_run(path: str | Path) -> Run:
         raise DataError(f"{folder}: not a run folder")
     config_text = _text(folder / "config.toml")
     config = _config(config_text, folder / "config.toml")
-    rounds = _rounds(folder / "rounds.jsonl")
+    rounds, remarks = _rounds(folder / "rounds.jsonl")
     clients = read_clients(folder / "clients.csv")
     summary_file = folder / "summary.json"
     if not summary_file.exists():
-        return Run(folder, config_text, _summary_so_far(config, rounds), rounds, False, clients)
+        return Run(folder, config_text, _summary_so_far(config, rounds), rounds, False, clients, remarks)
     summary = _with_numbers(_object(_text(summary_file), str(summary_file)), SUMMARY_NUMBERS, str(summary_file))
-    return Run(folder, config_text, summary, rounds, clients=clients)
+    return Run(folder, config_text, summary, rounds, True, clients, remarks)
+
+
+def read_runs(paths: Iterable[str | Path], tell: Tell) -> list[Run]:
+    """Read those of some run folders that can be read; `tell` hears what is left out, a folder or a line, and why.
+
+    Raises:
+        DataError: not one can be read.
+    """
+    runs, broken = list[Run](), list[str]()
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except DataError as error:
+            broken.append(str(error))
+    if not runs:
+        raise DataError("; ".join(broken))
+    for reason in [*broken, *(remark for run in runs for remark in run.remarks)]:
+        tell(reason)
+    return runs
 
 
 def total_bytes(run: Run) -> int | None:
@@ -139,16 +166,25 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _rounds(file: Path) -> list[dict[str, Any]]:
-    """Read the lines of a ledger; a last line that a crash has cut is left out."""
+def _rounds(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the lines of a ledger. A last line that a crash has cut and lines of other versions are only remarked on."""
     *lines, last = _bytes(file).split(b"\n")
+    remarks = []
     if _is_json(last):  # no beginning of an object is JSON, so this one is whole and lacks nothing but its line end
         lines.append(last)
-    return [_round(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    elif last.strip():
+        remarks = [f"{file}, line {len(lines) + 1}: cut in the middle"]
+    places = {f"{file}, line {number}": line for number, line in enumerate(lines, 1) if line.strip()}
+    objects = {where: _object(line, where) for where, line in places.items()}
+    rows = {where: _round(row, where) for where, row in objects.items()}
+    lacking = {where: tuple(key for key in ROUND_NEEDS if key not in row) for where, row in objects.items()}
+    for keys, count in Counter(lacking.values()).items():
+        remarks += [f"{file}: {count} of {len(rows)} lines, without {', '.join(keys)}"] if keys else []
+    return [row for where, row in rows.items() if not lacking[where]], remarks
 
 
-def _round(line: bytes, where: str) -> dict[str, Any]:
-    row = _with_numbers(_object(line, where), ROUND_NUMBERS, where)
+def _round(row: dict[str, Any], where: str) -> dict[str, Any]:
+    row = _with_numbers(row, ROUND_NUMBERS, where)
     if not isinstance(row.get("round"), int):
         raise DataError(f"{where}: round = {row.get('round')!r} is not a whole number")
     row["seconds"] = row.get("seconds") or {}

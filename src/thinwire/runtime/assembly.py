@@ -23,10 +23,11 @@ from thinwire.data.partition import held_back
 from thinwire.errors import ConfigError
 from thinwire.methods import METHODS, Data, Method, Setup, server
 from thinwire.runtime.experiment import Experiment
+from thinwire.runtime.link import Link
 from thinwire.train import Local, evaluate
 
 SHAPES_NO_FRAME: Any = {
-    **dict.fromkeys(("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation"), True),
+    **dict.fromkeys(("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation", "link"), True),
     "cohort": {"min_replies", "oversample", "round_timeout", "join_timeout"},
 }
 
@@ -82,6 +83,12 @@ class Assembly:
         """32 bits that frames of this run carry: a digest of everything that shapes them."""
         shaping = self.experiment.model_dump(exclude=SHAPES_NO_FRAME)
         return crc32(json.dumps(shaping, sort_keys=True).encode())
+
+    @property
+    def link(self) -> Link | None:
+        """The links that rounds are timed for, if the experiment has any."""
+        settings = self.experiment.link
+        return Link(**settings.model_dump(), seed=self.experiment.seed) if settings else None
 
     def build(self) -> nn.Module:
         """A fresh model for these data."""
@@ -144,10 +151,10 @@ def _codec(config: Mapping[str, Any], where: str) -> Codec | None:
         raise ConfigError(f"{where}.{field.replace('codec ', '')}", error.value, error.allowed) from None
 
 
-def assemble(experiment: Experiment) -> Assembly:
-    """Load the data, deal them out, build the method; every error of the configuration shows here."""
+def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly:
+    """Load the data unless they are given, deal them out, build the method; every wrong setting shows here."""
     settings = experiment.data
-    dataset = datasets.load(settings.source)
+    dataset = datasets.load(settings.source) if dataset is None else dataset
     parts = datasets.partition(dataset, settings.partition, settings.clients, experiment.seed, settings.allow_empty)
     assembly = Assembly(experiment, dataset, parts, _device(experiment.device))
     if settings.test_fraction and not assembly.test_samples:

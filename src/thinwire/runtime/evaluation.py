@@ -19,6 +19,7 @@ from thinwire.errors import DataError, DecodeError
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
+from thinwire.runtime.link import Crossings
 from thinwire.runtime.simulate import Progress, Simulation, check_request
 
 COLUMNS = ("client", "train_samples", "test_samples", "accuracy", "loss")
@@ -36,19 +37,19 @@ class Score:
 
 @dataclass
 class Evaluation:
-    """Scores of the clients that answered, in the order asked; the others with the reason; bytes both ways."""
+    """Scores of the clients that answered, in the order asked; the others with the reason; all that crossed."""
 
     scores: list[Score] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
-    crossed_bytes: int = 0
+    crossings: Crossings = field(default_factory=Crossings)
 
     def ask(self, simulation: Simulation, progress: Progress, asked: dict[int, int | None]) -> list[int]:
         """Send to clients by the version that each holds, note what comes back. -> who asks for a keyframe."""
         sending = simulation.send(progress, asked, EVALUATE)
-        self.crossed_bytes += sum(sending.sizes)
+        self.crossings.sent(sending.sizes)
         asking = []
         for answer in sending.answers:
-            self.crossed_bytes += len(answer.frame)
+            self.crossings.received(answer.client, len(answer.frame))
             try:
                 if answer.status == "keyframe" and asked[answer.client] is not None:
                     check_request(answer.frame)
@@ -58,6 +59,11 @@ class Evaluation:
             except DecodeError as error:
                 self.dropped.append({"client": answer.client, "reason": f"evaluation: {error}"})
         return asking
+
+    @property
+    def crossed_bytes(self) -> int:
+        """All bytes, both directions."""
+        return self.crossings.down.total() + self.crossings.up.total()
 
     def note(self, entry: Round) -> Round:
         """The round's line with what the evaluation cost and gave."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -114,6 +114,15 @@ class EvaluationSettings(_Section):
     every: Annotated[int, Field(ge=0, le=2**31)] = 0
 
 
+class LinkSettings(_Section):
+    """Links that the time of a round is told for: 10⁶ bit/s, ms of one direction; σ of a log-normal factor a client."""
+
+    up_mbps: Annotated[float, Field(gt=0, lt=1e9)]
+    down_mbps: Annotated[float, Field(gt=0, lt=1e9)]
+    latency_ms: Annotated[float, Field(gt=0, lt=1e9)]
+    spread: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
 class Experiment(_Section):
     """Every setting of a run."""
 
@@ -131,6 +140,7 @@ class Experiment(_Section):
     parameterisation: dict[str, Any] = Field(default_factory=lambda: {"name": "dense"})
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    link: LinkSettings | None = None
     versions: dict[str, str] = Field(default_factory=dict)  # what the run was made with; has no effect
 
     @field_validator("server")
@@ -190,8 +200,11 @@ def _config_error(error: ValidationError) -> ConfigError:
     if first["type"] == "extra_forbidden":
         section: Any = Experiment
         for part in first["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            annotation = section.model_fields[part].annotation
+            section = next(iter(get_args(annotation)), annotation)  # of `LinkSettings | None`, the section
         return ConfigError(field, first["input"], f"unknown field, known: {', '.join(section.model_fields)}")
+    if first["type"] == "missing":
+        return ConfigError(field, None, f"must be given where there is a section [{first['loc'][0]}]")
     return ConfigError(field, first["input"], first["msg"][0].lower() + first["msg"][1:])
 
 

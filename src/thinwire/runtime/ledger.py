@@ -38,7 +38,8 @@ class Round:
     """One line of the ledger. Rounds count from 1; total_bytes sums all traffic of the run so far.
 
     error_feedback: do clients send again what the uplink codec lost? The personal numbers are those of the clients'
-    own held-back samples, None in rounds without such an evaluation.
+    own held-back samples, None in rounds without such an evaluation. link_seconds: what the round's messages would
+    take over the links of `[link]`, None without.
     """
 
     round: int
@@ -58,6 +59,7 @@ class Round:
     error_feedback: bool | None = None
     personal_accuracy: float | None = None
     personal_worst_decile: float | None = None
+    link_seconds: float | None = None
 
     def line(self) -> str:
         """JSON, one line."""

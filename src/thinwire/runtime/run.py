@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,10 +23,11 @@ from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.ledger import Ledger, Round
+from thinwire.runtime.link import Link
 from thinwire.runtime.pool import Pool, default_workers, open_pool
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
-from thinwire.runtime.simulate import Progress, Simulation
+from thinwire.runtime.simulate import Progress, RoundWork, Simulation
 
 CONFIG, ROUNDS, SUMMARY, CHECKPOINT, REPORT = "config.toml", "rounds.jsonl", "summary.json", "checkpoint", "report.html"
 CLIENTS = "clients.csv"
@@ -160,7 +161,7 @@ def _play_rounds(
         if experiment.evaluates(done + 1):
             with work.timed("evaluate_clients"):
                 evaluation = _evaluate_clients(assembly, simulation, out, progress)
-        entry = evaluation.note(work.entry(scores["accuracy"], scores["loss"], ledger.total_bytes))
+        entry = _entry(assembly.link, work, evaluation, scores, ledger.total_bytes)
         ledger.append(entry)
         committed = (done + 1) % experiment.checkpoint.every == 0 or done + 1 == experiment.rounds
         if committed:
@@ -171,6 +172,14 @@ def _play_rounds(
         if on_round:
             on_round(entry, experiment.rounds)
     return progress
+
+
+def _entry(
+    link: Link | None, work: RoundWork, evaluation: Evaluation, scores: dict[str, float], total_before: int
+) -> Round:
+    """The round's line in the ledger, with what the clients' evaluation cost and gave, timed where there is a link."""
+    entry = evaluation.note(work.entry(scores["accuracy"], scores["loss"], total_before))
+    return replace(entry, link_seconds=link.seconds(work.crossings + evaluation.crossings)) if link else entry
 
 
 def _evaluate_clients(assembly: Assembly, simulation: Simulation, out: Path, progress: Progress) -> Evaluation:
@@ -187,6 +196,7 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
     model = modelfile.load(path, assembly.build())
     summary = _summary(assembly, ledger.rounds) | {
         **_personal(out, ledger.rounds[-1]),
+        "initial_accuracy": assembly.evaluate(assembly.method.model(assembly.method.init()))["accuracy"],
         "model_accuracy": assembly.evaluate(model)["accuracy"],
         "model_bytes": len(shipped),
         "model_bpp": 8 * len(shipped) / assembly.method.parameters,
@@ -216,7 +226,14 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "mean_up_bpp": sum(entry.up_bpp for entry in rounds) / len(rounds),
         "mean_down_bpp": sum(entry.down_bpp for entry in rounds) / len(rounds),
         "last_up_bpp": rounds[-1].up_bpp,
+        "link_seconds": _link_seconds(rounds),
     }
+
+
+def _link_seconds(rounds: list[Round]) -> float | None:
+    """Of the whole run; None unless every round was timed."""
+    found = [entry.link_seconds for entry in rounds if entry.link_seconds is not None]
+    return sum(found) if len(found) == len(rounds) else None
 
 
 def _personal(out: Path, last: Round) -> dict[str, float | int | None]:

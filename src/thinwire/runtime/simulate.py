@@ -17,6 +17,7 @@ from thinwire.frame import Kind
 from thinwire.methods import Method, Update
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, NEVER, TRAIN, Answer
 from thinwire.runtime.ledger import Round, Traffic
+from thinwire.runtime.link import Crossings
 from thinwire.runtime.pool import Pool, Task
 from thinwire.runtime.records import Records
 
@@ -84,7 +85,7 @@ class Simulation:
         pool = self.evaluation_pool or self.pool if purpose == EVALUATE else self.pool
         pool.begin(sync, list(messages.values()))
         self.synced = self.method.version(progress.server)
-        sizes = [ENVELOPE_BYTES + len(messages[have]) for have in asked.values()]
+        sizes = {client: ENVELOPE_BYTES + len(messages[have]) for client, have in asked.items()}
         return Sending(sizes, pool.answers(tasks, enough), seconds)
 
 
@@ -97,7 +98,7 @@ def check_request(frame: bytes) -> None:
 class Sending:
     """Bytes of the message to each client, the clients' answers as they come, and what the encoding took."""
 
-    sizes: list[int]
+    sizes: dict[int, int]
     answers: Iterator[Answer]
     encode_seconds: float
 
@@ -110,7 +111,7 @@ class RoundWork:
         self.version = self.method.version(progress.server)
         self.have, self.accepted = dict(progress.have), dict(progress.accepted)
         self.records = progress.records.copy()
-        self.traffic = Traffic(self.method.parameters)
+        self.traffic, self.crossings = Traffic(self.method.parameters), Crossings()
         self.dropped: list[dict[str, Any]] = []
         self.train_losses: list[float] = []
         self.seconds: dict[str, float] = {}
@@ -121,7 +122,7 @@ class RoundWork:
         asked: list[int] = []
         for answer in self._send({client: self.have.get(client) for client in cohort}, enough):
             if answer.status == "keyframe":
-                self.traffic.up.append(len(answer.frame))
+                self._receive(answer)
                 asked += self._asks(answer)
             else:
                 yield from self._accept(answer)
@@ -150,7 +151,8 @@ class RoundWork:
         progress = Progress(self.server, self.have, self.accepted, self.records)
         sending = self.simulation.send(progress, cohort, enough=enough)
         self._add("server_encode", sending.encode_seconds)
-        self.traffic.down += sending.sizes
+        self.traffic.down += sending.sizes.values()
+        self.crossings.sent(sending.sizes)
         return sending.answers
 
     def _accept(self, answer: Answer) -> Iterator[Update]:
@@ -160,7 +162,7 @@ class RoundWork:
         if answer.status != "done":
             return self._drop(answer.client, answer.reason or "asked for a keyframe twice")
         self.records[answer.client] = answer.record
-        self.traffic.up.append(len(answer.frame))
+        self._receive(answer)
         try:
             with self.timed("server_decode"):
                 update = self.method.read(self.server, answer.client, answer.frame)
@@ -178,6 +180,10 @@ class RoundWork:
             self._drop(answer.client, str(error))
             return []
         return [answer.client]
+
+    def _receive(self, answer: Answer) -> None:
+        self.traffic.up.append(len(answer.frame))
+        self.crossings.received(answer.client, len(answer.frame))
 
     def _drop(self, client: int, reason: str) -> None:
         self.dropped.append({"client": client, "reason": reason})

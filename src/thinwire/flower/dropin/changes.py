@@ -23,13 +23,14 @@ from thinwire.flower.dropin.manifest import (
 
 
 def changes(received: Manifest, reply: Manifest) -> Plain:
-    """How a reply's arrays differ from those received, {} if not at all; `changed` undoes it.
+    """How a reply's arrays differ from those received, None if not at all; `changed` undoes it.
 
     {"gone": arrays that are left out, "as": {dtype: arrays that came back in it}, "new": a manifest of others}; what
-    is empty is left out. Arrays received go by number, in runs of [first, count].
+    is empty is left out. Arrays received go by number, in runs of [first, count]. Records without arrays are always
+    among the new.
     """
     if reply == received:
-        return {}
+        return None
     short = _by_name(received, reply)
     everything = {"gone": _runs(range(len(received.items))), "new": to_plain(reply)}
     return short if changed(received, short) == reply else everything

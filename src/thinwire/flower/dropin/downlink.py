@@ -88,7 +88,6 @@ class Copy:
 class Received:
     """A broadcast, decoded: the arrays for the app, and what the node must hold to take a step next time."""
 
-    run: int
     held: Held[Copy]
     arrays: list[np.ndarray]
 
@@ -98,18 +97,17 @@ class Received:
         return self.held.value.terms
 
 
-def receive(data: bytes, run: int | None, held: Held[Copy] | None) -> Received:
-    """What a broadcast gives a node that holds a version of a run, or nothing.
+def receive(data: bytes, held: Held[Copy] | None) -> Received:
+    """What a broadcast gives a node that holds a version of its run, or nothing.
 
     NeedKeyframe when a step builds on what the node does not hold; DecodeError with the reason.
     """
     frame = frames.expect(frames.read(data), kinds=(Kind.KEYFRAME, Kind.STEP))
-    held = held if frame.run == run else None
     have = held.version if held else None
     now = versions.receive(frame, held, have, _read_keyframe, partial(_apply, frame.run), _same)
     terms = now.value.terms
     frames.expect(frame, codec=terms.tag, layout=terms.digest)
-    return Received(frame.run, now, terms.split.join(now.value.sent, _raw(frame)))
+    return Received(now, terms.split.join(now.value.sent, _raw(frame)))
 
 
 def _raw(frame: Frame) -> bytes:

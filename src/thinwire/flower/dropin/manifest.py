@@ -19,6 +19,7 @@ NUMBERS = (
     *FLOATS, "complex64", "complex128",
 )  # fmt: skip
 MOST_AXES = 32
+MOST_ENTRIES = 2**48
 Plain = Any  # what JSON has
 
 
@@ -35,6 +36,11 @@ class Item:
     def name(self) -> tuple[str, str]:
         """What no other array of a message has: record and key."""
         return self.record, self.key
+
+    @property
+    def label(self) -> str:
+        """The name for messages: on one line, whoever chose it."""
+        return repr(f"{self.record}/{self.key}")
 
     @property
     def nbytes(self) -> int:
@@ -120,12 +126,14 @@ def checked_dtype(dtype: Plain) -> str:
 def _shape(shape: Plain) -> tuple[int, ...]:
     if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(is_count(axis) for axis in shape):
         raise DecodeError(f"manifest: a shape has at most {MOST_AXES} whole numbers from 0 on")
+    if prod(axis or 1 for axis in shape) > MOST_ENTRIES:  # numpy refuses some shapes with a 0 in them, too
+        raise DecodeError(f"manifest: a shape of more than {MOST_ENTRIES} entries")
     return tuple(shape)
 
 
 def is_count(number: Plain) -> bool:
-    """Is it a whole number from 0 on that fits 63 bits?"""
-    return type(number) is int and 0 <= number < 2**63
+    """Is it a whole number from 0 on?"""
+    return type(number) is int and number >= 0
 
 
 def listed(plain: Plain) -> list[Plain]:

@@ -15,10 +15,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from thinwire.flower.dropin.downlink import Copy
 from thinwire.flower.dropin.terms import read_terms
 from thinwire.flower.dropin.uplink import Residual
+from thinwire.flower.dropin.words import NEVER
 from thinwire.versions import Held
 
 ARRAYS, WORDS = "thinwire-arrays", "thinwire-words"
-NEVER = -1  # where a round or a version would stand
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def save(context: Context, memory: Memory) -> None:
     context.state.pop(WORDS, None)
     if arrays:
         context.state[ARRAYS] = ArrayRecord({name: Array(values) for name, values in arrays.items()})
-        context.state[WORDS] = ConfigRecord({**words, "run": memory.run, "pending-round": memory.pending_round})
+        context.state[WORDS] = ConfigRecord({**words, "run": memory.run or 0, "pending-round": memory.pending_round})
 
 
 def load(context: Context) -> Memory:

@@ -8,18 +8,17 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.common.constant import ErrorCode
 
-from thinwire.codecs import Codec
+from thinwire.codecs import Codec, tag
 from thinwire.errors import ConfigError, DecodeError, NeedKeyframe, ThinwireError
 from thinwire.flower.dropin import memory as memories
 from thinwire.flower.dropin import uplink
 from thinwire.flower.dropin.downlink import Received, receive
 from thinwire.flower.dropin.memory import Memory
-from thinwire.flower.dropin.records import RECORD, ROUND, beside, frame_of, frame_record, pack, unpack
+from thinwire.flower.dropin.records import beside, check_names, frame_of, frame_record, pack, unpack
 from thinwire.flower.dropin.terms import CodecLike, codec_of, describe
 from thinwire.flower.dropin.uplink import Address
-
-CARRIED = ("train", "evaluate")  # categories of messages that the pair codes; all others pass as they are
-UNWRAPPED = "plain arrays: the server's strategy must be wrapped, thinwire.flower.Compressed(strategy, codec)"
+from thinwire.flower.dropin.words import OURS, RECORD, ROUND, UNWRAPPED, category, is_carried
+from thinwire.frame import read
 
 
 def compress(codec: CodecLike, *, error_feedback: bool = True) -> Mod:
@@ -37,24 +36,85 @@ def compress(codec: CodecLike, *, error_feedback: bool = True) -> Mod:
     return _Compress(codec_of(codec, "compress.codec"), error_feedback)
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A message under way: where its reply belongs, what it gave, and the node's memory for its run."""
+
+    address: Address
+    received: Received
+    memory: Memory
+    train: bool
+
+
 @dataclass(frozen=True)
 class _Compress:
     codec: Codec
     error_feedback: bool
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        """Decode, call on, code. What goes wrong here becomes an error reply of one line."""
-        if _category(message) not in CARRIED:
+        """Decode, call on, code. What goes wrong in between becomes an error reply of one line."""
+        if not is_carried(message):
             return call_next(message, context)
-        try:
-            address, received, memory = self._open(message, context)
-        except NeedKeyframe as need:
-            return _reply(message, uplink.request(_address(message, need.run)))
-        except ThinwireError as error:
-            return _refusal(message, error)
-        message.content = RecordDict({**pack(received.terms.manifest, received.arrays), **beside(message.content)})
+        job = self._open(message, memories.load(context))
+        if isinstance(job, Message):
+            return job
+        message.content = RecordDict(
+            {**pack(job.received.terms.manifest, job.received.arrays), **beside(message.content)}
+        )
         reply = call_next(message, context)
         try:
-            return self._close(...)
+            memory = job.memory if reply.has_error() else self._code(job, reply)
         except ThinwireError as error:
             return _refusal(message, error)
+        memories.save(context, memory)
+        return reply
+
+    def _open(self, message: Message, memory: Memory) -> _Job | Message:
+        """The message decoded, or what to answer instead: a refusal, or that a keyframe is needed."""
+        try:
+            data, address, accepted = _letter(message)
+            memory = memories.settle(memory, address.run, accepted)
+            try:
+                received = receive(data, memory.held)
+            except NeedKeyframe:
+                return Message(RecordDict({RECORD: frame_record(uplink.request(address))}), reply_to=message)
+            self._agree(received)
+        except ThinwireError as error:
+            return _refusal(message, error)
+        held = received.held if received.terms.downlink else None
+        return _Job(address, received, replace(memory, held=held), category(message) == "train")
+
+    def _agree(self, received: Received) -> None:
+        """ConfigError unless the server expects updates in this mod's codec."""
+        expected = received.terms.uplink
+        if tag(expected) != tag(self.codec):
+            raise ConfigError("codec", describe(self.codec), f"the server's strategy expects {describe(expected)}")
+
+    def _code(self, job: _Job, reply: Message) -> Memory:
+        """Put a frame where the reply's arrays were. -> the memory with what is lost pending."""
+        check_names(reply.content)
+        manifest, arrays = unpack(reply.content)
+        if not manifest.records:
+            return job.memory
+        feedback = self.error_feedback and job.train
+        residual, received = job.memory.residual if feedback else None, job.received
+        update = uplink.encode(job.address, received.terms, received.arrays, manifest, arrays, residual)
+        reply.content = RecordDict({RECORD: frame_record(update.frame), **beside(reply.content)})
+        if not feedback or not update.change.size:
+            return job.memory
+        return replace(job.memory, pending=update.lost(), pending_round=job.address.round)
+
+
+def _letter(message: Message) -> tuple[bytes, Address, int]:
+    """A message's frame, where its reply belongs, and the round last accepted from this node."""
+    data, words = frame_of(message.content), dict(message.content.config_records.get(ROUND) or {})
+    if data is None:
+        raise DecodeError(UNWRAPPED)
+    round, accepted = words.get("round"), words.get("accepted")
+    if not isinstance(round, int) or not isinstance(accepted, int):
+        raise DecodeError("message: says neither its round nor the last one accepted; another version of thinwire?")
+    return data, Address(read(data).run, round, message.metadata.dst_node_id), accepted
+
+
+def _refusal(message: Message, error: ThinwireError) -> Message:
+    return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{error}"), reply_to=message)

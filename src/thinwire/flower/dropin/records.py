@@ -9,13 +9,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.flower.dropin.manifest import NUMBERS, Item, Manifest
+from thinwire.flower.dropin.words import KEY, RECORD, ROUND, STYPE
 
 Arrays = Sequence[np.ndarray]  # one for each item of a manifest
 NPY = "numpy.ndarray"  # what Flower calls its own serialisation
-RECORD, KEY = "thinwire", "frame"
-ROUND = "thinwire-round"  # ConfigRecord beside a frame: this round, and the last one accepted from the node
-STYPE = "thinwire.frame"  # in front of every stype of ours
-LACKS_MOD = "this ClientApp lacks mods=[thinwire.flower.compress(...)]"
 
 
 def unpack(content: RecordDict) -> tuple[Manifest, list[np.ndarray]]:
@@ -50,9 +47,21 @@ def beside(content: RecordDict) -> dict[str, ConfigRecord | MetricRecord]:
     return {n: r for n, r in content.items() if n != ROUND and isinstance(r, ConfigRecord | MetricRecord)}
 
 
+def check_names(content: RecordDict) -> None:
+    """ConfigError when an app uses a name of ours."""
+    for name in (RECORD, ROUND):
+        if name in content:
+            raise ConfigError("record", name, "another name: this one is thinwire's own")
+
+
 def frame_record(data: bytes, hint: str = "") -> ArrayRecord:
     """A frame as a record of one Array. Who reads it as numbers gets an error of Flower's that quotes the hint."""
     return ArrayRecord({KEY: Array(dtype="uint8", shape=(len(data),), stype=f"{STYPE}{hint}", data=data)})
+
+
+def frame_bytes(record: ArrayRecord) -> bytes:
+    """Inverse of `frame_record`."""
+    return record[KEY].data
 
 
 def frame_of(content: RecordDict) -> bytes | None:

@@ -9,7 +9,7 @@ from itertools import repeat
 
 import numpy as np
 
-from thinwire.codecs import Codec, Float32
+from thinwire.codecs import Codec
 from thinwire.errors import DecodeError
 from thinwire.flower.dropin.manifest import Item, Manifest
 from thinwire.flower.dropin.records import Arrays
@@ -81,11 +81,8 @@ def _opened(raw: bytes, items: list[Item]) -> list[np.ndarray]:
 
 def _array(data: bytes, item: Item) -> np.ndarray:
     if item.dtype == "bool" and data.strip(b"\0\1"):
-        raise DecodeError(f"raw: {item.record}/{item.key} is bool and holds other bytes than 0 and 1")
-    try:
-        return np.frombuffer(data, dtype=_wire(item)).astype(item.dtype).reshape(item.shape)
-    except ValueError:  # no entries, and axes whose product is beyond memory
-        raise DecodeError(f"raw: {item.record}/{item.key} cannot have the shape {item.shape}") from None
+        raise DecodeError(f"raw: {item.label} is bool and holds other bytes than 0 and 1")
+    return np.frombuffer(data, dtype=_wire(item)).astype(item.dtype).reshape(item.shape)
 
 
 def downward(manifest: Manifest, codec: Codec | None) -> Split:
@@ -98,12 +95,9 @@ def downward(manifest: Manifest, codec: Codec | None) -> Split:
     return Split(manifest, tuple(number for number, item in enumerate(manifest.items) if _fits(item)))
 
 
-def upward(received: Manifest, reply: Manifest, codec: Codec) -> tuple[Split, tuple[int, ...]]:
-    """What a reply codes, against which arrays received: those of one name and shape, real numbers, no scalars.
-
-    Nothing with `float32`: a difference of float32 rounds, and what is not to lose anything travels raw.
-    """
-    pairs = [] if codec == Float32() else list(_pairs(received, reply))
+def upward(received: Manifest, reply: Manifest) -> tuple[Split, tuple[int, ...]]:
+    """What a reply codes, against which arrays received: those of one name and shape, real numbers, no scalars."""
+    pairs = list(_pairs(received, reply))
     return Split(reply, tuple(number for number, _ in pairs)), tuple(base for _, base in pairs)
 
 

@@ -12,7 +12,7 @@ from thinwire.codecs import Codec, Float32, from_config, tag, to_config
 from thinwire.codecs.config import require
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.flower.dropin.manifest import Manifest, Plain, from_json, from_plain, to_json, to_plain
-from thinwire.flower.dropin.split import Split, downward
+from thinwire.flower.dropin.split import Split, downward, upward
 from thinwire.frame import Frame, Section
 
 CodecLike = Codec | str | Mapping[str, Any]
@@ -50,6 +50,15 @@ class Terms:
     def split(self) -> Split:
         """Which arrays of a broadcast are coded."""
         return downward(self.manifest, self.downlink)
+
+    def split_reply(self, reply: Manifest) -> tuple[Split, tuple[int, ...]]:
+        """Which arrays of a reply are coded, and numbers of those received that they are coded against.
+
+        None are where nothing is to be lost, `float32` up and no codec down: a difference of float32 rounds.
+        """
+        if self.uplink == Float32() and self.downlink is None:
+            return Split(reply, ()), ()
+        return upward(self.manifest, reply)
 
     @property
     def tag(self) -> int:

@@ -18,7 +18,6 @@ from thinwire.flower.dropin.changes import changed, changes
 from thinwire.flower.dropin.downlink import Global
 from thinwire.flower.dropin.manifest import Manifest, from_json, to_json
 from thinwire.flower.dropin.records import Arrays
-from thinwire.flower.dropin.split import upward
 from thinwire.flower.dropin.terms import Terms, describe, filled, opened
 from thinwire.frame import Frame, Kind, Section
 from thinwire.layout import Layout
@@ -50,20 +49,38 @@ class Residual:
     values: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A reply on its way up: the change (n,) float32 that is to be told, the codec's payload of it, the frame."""
+
+    change: np.ndarray
+    payload: bytes
+    codec: Codec
+    context: Context
+    frame: bytes
+
+    def lost(self) -> Residual:
+        """What the server will not see of the change."""
+        with np.errstate(all="ignore"):
+            left = self.change - _decoded(self.payload, self.codec, self.context)
+        return Residual(self.context.layout.digest, left)
+
+
 def encode(
     address: Address, terms: Terms, received: Arrays, manifest: Manifest, reply: Arrays, residual: Residual | None
-) -> tuple[bytes, Residual]:
-    """Frame of a reply, and what is lost with it. A residual of the same layout is added before coding."""
-    split, base = upward(terms.manifest, manifest, terms.uplink)
+) -> Update:
+    """A reply's arrays against those received. A residual of the same layout is added before coding."""
+    split, base = terms.split_reply(manifest)
+    codec, context = _codec(terms, address), address.context(split.layout)
     change = split.vector(reply, [received[number] for number in base])
     if residual is not None and residual.layout == split.layout.digest:
         change += residual.values
-    codec, context = _codec(terms, address), address.context(split.layout)
     payload = codec.encode(change, context) if change.size else b""
-    parts = filled((Section.VALUES, payload), (Section.RAW, split.raw(reply)), (Section.CHANGES, _told(terms, manifest)))
+    parts = filled(
+        (Section.VALUES, payload), (Section.RAW, split.raw(reply)), (Section.CHANGES, _told(terms, manifest))
+    )
     frame = frames.write(Frame(Kind.UPDATE, address.run, address.round, tag(terms.uplink), terms.digest, parts))
-    lost = change - codec.decode(payload, context) if change.size else change
-    return frame, Residual(split.layout.digest, lost)
+    return Update(change, payload, codec, context, frame)
 
 
 def _codec(terms: Terms, address: Address) -> Codec:
@@ -72,7 +89,7 @@ def _codec(terms: Terms, address: Address) -> Codec:
 
 def _told(terms: Terms, manifest: Manifest) -> bytes:
     told = changes(terms.manifest, manifest)
-    return to_json(told) if told else b""
+    return b"" if told is None else to_json(told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +115,8 @@ def decode(address: Address, model: Global, data: bytes) -> Reply:
     manifest = terms.manifest
     if Section.CHANGES in parts:
         manifest = changed(manifest, from_json(parts[Section.CHANGES]))
-    split, base = upward(terms.manifest, manifest, terms.uplink)
-    change = _change(parts.get(Section.VALUES, b""), _codec(terms, address), address.context(split.layout))
+    split, base = terms.split_reply(manifest)
+    change = _decoded(parts.get(Section.VALUES, b""), _codec(terms, address), address.context(split.layout))
     arrays = split.join(change, parts.get(Section.RAW, b""), [model.arrays[number] for number in base])
     return Reply(manifest, _finite(manifest, arrays))
 
@@ -111,7 +128,7 @@ def _check_codec(codec_tag: int, expected: Codec) -> None:
         raise DecodeError(f"codec: the ClientApp codes with {found}, the strategy expects {describe(expected)}")
 
 
-def _change(payload: bytes, codec: Codec, context: Context) -> np.ndarray:
+def _decoded(payload: bytes, codec: Codec, context: Context) -> np.ndarray:
     if context.layout.size:
         return codec.decode(payload, context)
     if payload:
@@ -122,7 +139,7 @@ def _change(payload: bytes, codec: Codec, context: Context) -> np.ndarray:
 def _finite(manifest: Manifest, arrays: list[np.ndarray]) -> list[np.ndarray]:
     for item, array in zip(manifest.items, arrays, strict=True):
         if not np.isfinite(array).all():
-            raise DecodeError(f"update: {item.record}/{item.key} holds NaN or infinite entries")
+            raise DecodeError(f"update: {item.label} holds NaN or infinite entries")
     return arrays
 
 
@@ -134,8 +151,8 @@ def update_norm(model: Global, reply: Reply) -> float:
     squares = 0.0
     for item, array in zip(reply.manifest.items, reply.arrays, strict=True):
         number = model.terms.manifest.by_name.get(item.name)
-        before = np.zeros(()) if number is None else model.arrays[number]
-        if array.dtype.kind in "fc" or before.dtype.kind in "fc" and number is not None:
+        before = np.zeros((), dtype=bool) if number is None else model.arrays[number]
+        if {array.dtype.kind, before.dtype.kind} & set("fc"):
             squares += _square(array, before)
     return float(np.sqrt(squares))
 

@@ -1,0 +1,1 @@
+"""thinwire's methods as a Flower app."""

@@ -1,0 +1,79 @@
+"""Runs side by side, each in a process of its own; only JSON crosses the pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from subprocess import DEVNULL, Popen
+from typing import Any
+
+from thinwire.compare.suite import Planned
+from thinwire.runtime.ledger import Round
+
+OnRunRound = Callable[[str, Round, int], None]  # the run's label, the round just committed, rounds in all
+STDERR = 2
+
+
+def side_by_side(runs: Sequence[Planned], jobs: int, on_round: OnRunRound) -> dict[str, str]:
+    """-> why runs failed, by label. Whatever ends this call ends the processes."""
+    waiting, children, failed = list(runs), dict[Connection, Child](), dict[str, str]()
+    try:
+        while waiting or children:
+            while waiting and len(children) < jobs:
+                child = Child(waiting.pop(0))
+                children[child.pipe] = child
+            for pipe in wait(list(children)):
+                assert isinstance(pipe, Connection)
+                _listen(children, pipe, failed, on_round)
+    finally:
+        for child in children.values():
+            child.stop()
+    return failed
+
+
+def _listen(children: dict[Connection, Child], pipe: Connection, failed: dict[str, str], show: OnRunRound) -> None:
+    """Take one message of a child: a round, why its run failed, or that it has ended."""
+    child = children[pipe]
+    message, label = child.receive(), child.run.label
+    if "round" in message:
+        show(label, Round(**message["round"]), child.run.experiment.rounds)
+    elif "failed" in message:
+        failed[label] = message["failed"]
+    else:
+        del children[pipe]
+        if message["ended"]:
+            failed[label] = f"its process ended with exit code {message['ended']} (out of memory?)"
+
+
+class Child:
+    """A process that plays one run with one worker, and ends by itself when this one is gone."""
+
+    def __init__(self, run: Planned) -> None:
+        self.run = run
+        self.pipe, theirs = Pipe()
+        number = theirs.fileno()
+        words = [sys.executable, "-P", "-m", "thinwire.compare.child", str(number), str(run.folder)]
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self.process = Popen(
+            words, pass_fds=[number], env={**os.environ, "PYTHONPATH": path}, stdin=DEVNULL, stdout=STDERR,
+            start_new_session=True,  # Ctrl-C is for the one that started it, which then stops it
+        )  # fmt: skip
+        theirs.close()
+
+    def receive(self) -> dict[str, Any]:
+        """The next message, or the exit code."""
+        try:
+            return dict(json.loads(self.pipe.recv_bytes()))
+        except (EOFError, OSError):
+            self.pipe.close()
+            return {"ended": self.process.wait()}
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing: what it has committed stays."""
+        self.process.terminate()
+        self.process.wait()
+        self.pipe.close()

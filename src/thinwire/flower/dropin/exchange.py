@@ -1,0 +1,166 @@
+"""Exchange: the server's end of one run. What nodes were sent and hold, whose replies were taken, whose dropped."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+
+from thinwire.codecs import Codec
+from thinwire.errors import ConfigError, DecodeError, NeedKeyframe, TrainingError
+from thinwire.flower.dropin.downlink import Global, advance, first
+from thinwire.flower.dropin.records import beside, check_names, frame_bytes, frame_of, frame_record, pack, unpack
+from thinwire.flower.dropin.terms import Terms, describe
+from thinwire.flower.dropin.traffic import Dropped, Traffic
+from thinwire.flower.dropin.uplink import Address, Reply, decode, update_norm
+from thinwire.flower.dropin.words import LACKS_MOD, NEVER, OURS, RECORD, ROUND, is_carried
+
+KEYFRAME_NEXT = "lacks the global model that the step builds on, gets a keyframe in the next round"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest norm that an update may have, and what to say to those who exceed it."""
+
+    norm: float
+    hint: str = ""
+
+
+@dataclass
+class Taken:
+    """Replies as the strategy may have them; nodes whose update is among them; who was dropped."""
+
+    messages: list[Message] = field(default_factory=list)
+    nodes: list[int] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def check(self, round: int) -> None:
+        """TrainingError when replies were refused and no other is left, unless keyframes will mend it."""
+        lost = [drop for drop in self.dropped if drop.reason != KEYFRAME_NEXT]
+        if lost == self.dropped != [] and all(message.has_error() for message in self.messages):
+            reasons = "; ".join(str(drop) for drop in lost[:3])
+            raise TrainingError(f"round {round}: no reply can be used ({reasons})")
+
+
+@dataclass
+class Exchange:
+    """One run with its nodes: `send` codes a round's messages, `take` decodes the replies to them.
+
+    have: version of the global model that each node proved to hold. accepted: round last accepted from each. asked:
+    the model that each node was sent last. traffic: of the last messages and of the replies to them.
+    """
+
+    uplink: Codec
+    downlink: Codec | None = None
+    run: int = field(default_factory=lambda: secrets.randbits(32))
+    model: Global | None = None
+    have: dict[int, int] = field(default_factory=dict)
+    accepted: dict[int, int] = field(default_factory=dict)
+    asked: dict[int, Global] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def send(self, round: int, messages: Iterable[Message]) -> list[Message]:
+        """The messages, their arrays coded. Nodes that get the same arrays and hold the same version share a frame."""
+        messages = list(messages)
+        self.asked, self.traffic = {}, Traffic()
+        models: dict[tuple[int, ...], Global] = {}
+        frames: dict[tuple[int, int | None], ArrayRecord] = {}
+        for message in filter(is_carried, messages):
+            model, have = self._model(message.content, models), self.have.get(message.metadata.dst_node_id)
+            if (id(model), have) not in frames:
+                frames[id(model), have] = frame_record(model.message(have), f": {LACKS_MOD}")
+            self._fill(message, model, frames[id(model), have], round)
+        return messages
+
+    def _model(self, content: RecordDict, models: dict[tuple[int, ...], Global]) -> Global:
+        """The global model that a message brings; the same records are looked at once."""
+        key = tuple(id(record) for record in content.array_records.values())
+        if key not in models:
+            if models and self.downlink:
+                allowed = "None for a strategy that sends nodes different arrays in one round"
+                raise ConfigError("downlink", describe(self.downlink), allowed)
+            manifest, arrays = unpack(content)
+            terms = Terms(manifest, self.uplink, self.downlink)
+            self.model = advance(self.model, terms, arrays) if self.model else first(self.run, terms, arrays)
+            models[key] = self.model
+        return models[key]
+
+    def _fill(self, message: Message, model: Global, record: ArrayRecord, round: int) -> None:
+        """Put a frame where the arrays were, under the first record's name: who looks for arrays there meets a hint."""
+        check_names(message.content)
+        node, name = message.metadata.dst_node_id, next(iter(message.content.array_records), RECORD)
+        words = ConfigRecord({"round": round, "accepted": self.accepted.get(node, NEVER)})
+        message.content = RecordDict({name: record, **beside(message.content), ROUND: words})
+        self.asked[node] = model
+        sent = len(frame_bytes(record)) + words.count_bytes()
+        self.traffic += Traffic(down_bytes=sent, down_dense_bytes=model.terms.manifest.nbytes)
+
+    def take(self, round: int, replies: Iterable[Message], limit: Limit | None) -> Taken:
+        """The replies made whole; those that cannot be trusted are errors now."""
+        taken = Taken()
+        for reply in replies:
+            taken.messages.append(self._checked(round, reply, limit, taken) if is_carried(reply) else reply)
+        return taken
+
+    def _checked(self, round: int, reply: Message, limit: Limit | None, taken: Taken) -> Message:
+        """The reply made whole, or an error in its place."""
+        node = reply.metadata.src_node_id
+        try:
+            whole = self._open(Address(self.run, round, node), reply, limit)
+            if whole:
+                reply.content = _content(whole, reply.content)
+                taken.nodes.append(node)
+            return reply
+        except NeedKeyframe:
+            self.have.pop(node, None)
+            reason = KEYFRAME_NEXT
+        except DecodeError as error:
+            reason = str(error)
+        taken.dropped.append(Dropped(round, node, reason))
+        failed = Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{reason}")
+        return Message(error=failed, metadata=reply.metadata)  # type: ignore[call-overload]
+
+    def _open(self, address: Address, reply: Message, limit: Limit | None) -> Reply | None:
+        """A reply's arrays; None for an error of the app's own and for a reply without arrays."""
+        if reply.has_error():
+            self._check_error(address.node, reply.error.reason or "")
+            return None
+        data, model = frame_of(reply.content), self.asked.get(address.node)
+        if model is None:
+            raise DecodeError("message: a reply where nothing was asked in this round")
+        if data is None and reply.content.array_records:
+            raise DecodeError(LACKS_MOD)
+        whole = self._whole(address, model, data, limit) if data is not None else None
+        self.have[address.node] = model.history.version
+        return whole
+
+    def _check_error(self, node: int, reason: str) -> None:
+        """DecodeError when an error says that the node lacks the mod, or when it is the mod's own."""
+        if LACKS_MOD in reason:
+            raise DecodeError(LACKS_MOD)
+        if reason.startswith(OURS):
+            self.have.pop(node, None)
+            raise DecodeError(reason.removeprefix(OURS))
+
+    def _whole(self, address: Address, model: Global, data: bytes, limit: Limit | None) -> Reply:
+        self.traffic += Traffic(up_bytes=len(data))
+        whole = decode(address, model, data)
+        if limit is not None and not (norm := update_norm(model, whole)) <= limit.norm:
+            raise DecodeError(f"update: its norm is {norm:.6g}, at most {limit.norm:.6g} allowed{limit.hint}")
+        self.traffic += Traffic(up_dense_bytes=whole.manifest.nbytes)
+        return whole
+
+    def accept(self, round: int, nodes: Iterable[int]) -> None:
+        """What the strategy has made use of; the nodes learn it with the next message."""
+        self.accepted |= dict.fromkeys(nodes, round)
+
+
+def _content(whole: Reply, content: RecordDict) -> RecordDict:
+    """A reply as the app made it."""
+    others = beside(content)
+    if twice := set(whole.manifest.records) & set(others):
+        raise DecodeError(f"message: two records are called {min(twice)!r}")
+    return RecordDict({**pack(whole.manifest, whole.arrays), **others})

@@ -1,0 +1,146 @@
+"""The server's end: a wrapper that codes what any strategy sends and decodes what comes back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from logging import INFO
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    Result,
+    Strategy,
+)
+from flwr.supercore import log
+
+from thinwire.errors import ConfigError
+from thinwire.flower.dropin.exchange import Exchange, Limit, Taken
+from thinwire.flower.dropin.terms import CodecLike, codec_of, describe
+from thinwire.flower.dropin.traffic import Dropped, Traffic
+
+CLIP_ON_CLIENT = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSideAdaptiveClipping)
+NO_FEEDBACK = ", for clients clip: a residual comes on top, choose compress(..., error_feedback=False)"
+ROUNDING = 1.001  # by so much may coding exceed the norm that clients have clipped to
+
+
+class Compressed(Strategy):
+    """Any strategy, its messages through codecs. The clients need `compress` with the same codec among their mods.
+
+    strategy: FedAvg, FedProx, FedAdam, FedMedian, Krum, a wrapper for differential privacy, ...; it sees replies as
+    if they had come uncoded. codec: of the updates; a codec, its id, or a configuration. It codes the change of all
+    arrays of real numbers but scalars as one vector; what else there is travels exactly, all in one frame. `float32`
+    without a downlink codec codes nothing, and the run is the same bit for bit. downlink: None sends all arrays
+    exactly; a codec sends steps of one sequence of global models to nodes that hold a version of it, and a keyframe
+    to others.
+    max_update_norm: replies that change more are dropped. Where clients clip, their clipping norm unless given: coding
+    comes after clipping and may exceed it.
+
+    dropped: every reply that was refused, with round, node and reason; the strategy sees an error in its place. A
+    node that lost its global model is dropped for one round and gets a keyframe in the next. total: bytes so far;
+    those of a round are in the aggregated metrics, `thinwire-up-bytes` and so on, as sums.
+
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> strategy = Compressed(FedAvg(), {"id": "stc", "keep": 0.01})
+
+    Raises:
+        ConfigError: no such codec; or a strategy with a `start` of its own, whose loop would not run: derive it from
+            Compressed instead.
+        TrainingError: in a round, when replies were refused and none is left.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        codec: CodecLike,
+        *,
+        downlink: CodecLike | None = None,
+        max_update_norm: float | None = None,
+    ) -> None:
+        if not isinstance(strategy, Strategy) or type(strategy).start is not Strategy.start:
+            allowed = "a strategy of flwr.serverapp without a start() of its own; one with can derive from Compressed"
+            raise ConfigError("strategy", type(strategy).__name__, allowed)
+        if max_update_norm is not None and not max_update_norm > 0:
+            raise ConfigError("max_update_norm", max_update_norm, "above 0, or None")
+        self.strategy = strategy
+        self.codec = codec_of(codec, "codec")
+        self.downlink = None if downlink is None else codec_of(downlink, "downlink")
+        self.max_update_norm = max_update_norm
+        self._begin()
+
+    def _begin(self) -> None:
+        self.dropped: list[Dropped] = []
+        self.total = Traffic()
+        self._exchange = Exchange(self.codec, self.downlink)
+
+    def start(self, *args: Any, **kwargs: Any) -> Result:
+        """A run from the beginning: `Strategy.start`, and what it has cost."""
+        self._begin()
+        result = super().start(*args, **kwargs)
+        log(INFO, "thinwire: %s; %d replies dropped", self.total, len(self.dropped))
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The strategy's messages, coded."""
+        messages = self.strategy.configure_train(server_round, arrays, config, grid)
+        return self._exchange.send(server_round, messages)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The strategy's messages, coded."""
+        messages = self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return self._exchange.send(server_round, messages)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The strategy's aggregate of the decoded replies. Only if there is one, the nodes learn of it."""
+        taken = self._take(server_round, replies)
+        arrays, metrics = self.strategy.aggregate_train(server_round, taken.messages)
+        if arrays is not None:
+            self._exchange.accept(server_round, taken.nodes)
+        return arrays, self._counted(server_round, "train", metrics)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The strategy's aggregate of the decoded replies."""
+        taken = self._take(server_round, replies)
+        metrics = self.strategy.aggregate_evaluate(server_round, taken.messages)
+        return self._counted(server_round, "evaluate", metrics)
+
+    def _take(self, round: int, replies: Iterable[Message]) -> Taken:
+        taken = self._exchange.take(round, replies, self._limit)
+        self.dropped += taken.dropped
+        taken.check(round)
+        return taken
+
+    @property
+    def _limit(self) -> Limit | None:
+        """The norm given, else the one that clients are told to clip to."""
+        if self.max_update_norm is not None:
+            return Limit(self.max_update_norm)
+        inner: Strategy | None = self.strategy
+        while inner is not None:
+            if isinstance(inner, CLIP_ON_CLIENT):
+                return Limit(ROUNDING * inner.clipping_norm, NO_FEEDBACK)
+            inner = getattr(inner, "strategy", None)
+        return None
+
+    def _counted(self, round: int, what: str, metrics: MetricRecord | None) -> MetricRecord | None:
+        """The metrics with the round's bytes, once; as they are when no message was coded."""
+        traffic = self._exchange.traffic
+        if not self._exchange.asked:
+            return metrics
+        self.total += traffic
+        log(INFO, "thinwire: round %d, %s: %s; so far %s", round, what, traffic, self.total)
+        return traffic.beside(metrics)
+
+    def summary(self) -> None:
+        """The strategy's summary and a line of ours."""
+        self.strategy.summary()
+        down = describe(self.downlink) if self.downlink else "exact"
+        log(INFO, "\t└──> thinwire: up %s | down %s", describe(self.codec), down)
