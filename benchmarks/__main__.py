@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import codecs, fedpara_step, local_step, overhead, sparse_step
+from benchmarks.wire import namespaces
 
 ALL = {
     "codecs": codecs.main,
@@ -13,6 +14,7 @@ ALL = {
     "fedpara_step": fedpara_step.main,
     "sparse_step": sparse_step.main,
     "overhead": overhead.main,
+    "wire": namespaces.main,
 }
 
 if __name__ == "__main__":

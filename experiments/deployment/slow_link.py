@@ -28,11 +28,12 @@ from statistics import mean
 from typing import Any
 
 import pyarrow.parquet as parquet
-
 from benchmarks.wire.namespaces import Wire, available, wire
 from benchmarks.wire.proxy import CountingProxy
+
 from thinwire import api
 from thinwire.flower.check import write_app
+from thinwire.flower.commands import free_port
 from thinwire.flower.deployment import Deployment
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.experiment import parse
@@ -94,7 +95,7 @@ def slow(mbit: float, folder: Path) -> Iterator[tuple[Deployment, list[Line]]]:
     """A deployment whose nodes reach the SuperLink over links of this rate, and the lines."""
     with ExitStack() as stack:
         net: Wire = stack.enter_context(wire(mbit, clients=CLIENTS))
-        port, lines = 9092, []
+        port, lines = free_port(), []
         for client in net.clients:
             near = CountingProxy(f"{net.server.address}:{port}", f"{net.server.address}:0", net.server.name)
             stack.enter_context(near)
@@ -109,7 +110,7 @@ def slow(mbit: float, folder: Path) -> Iterator[tuple[Deployment, list[Line]]]:
 
 
 def measure(options: Mapping[str, Any], deployment: Deployment, lines: list[Line], folder: Path) -> dict[str, Any]:
-    """Run one entry. -> a client's payload, wire bytes and seconds in a round, each direction, mean of rounds 2 and 3."""
+    """Run one entry. -> a client's payload, wire bytes and seconds a round and direction, mean of rounds 2 and 3."""
     experiment = parse(api.settings(clients=CLIENTS, rounds=ROUNDS, batch_size=8, **options))
     out, done = folder / "run", threading.Event()
     clock = Clock(out / "rounds.jsonl")

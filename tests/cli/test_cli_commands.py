@@ -278,6 +278,23 @@ def test_report(thin, stopped):
     assert (stopped / "report.html").exists()
 
 
+def test_report_leaves_out_what_cannot_be_read(thin, stopped):
+    ledger = stopped / "parts" / "rounds.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-30])
+    (stopped / "whole" / "rounds.jsonl").rename(stopped / "kept.jsonl")
+    code, out, err = thin("report", "whole", "parts")
+    assert (code, out.strip()) == (0, "report.html")
+    assert err.splitlines() == [
+        "left out: whole/rounds.jsonl: missing",
+        "left out: parts/rounds.jsonl, line 1: cut in the middle",
+    ]
+    line = {"epoch": 1, "acc": 0.5, "round": 1}
+    (stopped / "whole" / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    code, out, err = thin("report", "whole")
+    assert (code, out.strip()) == (0, "report.html")
+    assert err.startswith("left out: whole/rounds.jsonl: 1 of 1 lines, without accuracy, up_bytes, down_bytes,")
+
+
 def test_export(thin, stopped):
     code, out, _ = thin("export", "whole", "-o", "copy.tw")
     assert code == 0

@@ -83,8 +83,6 @@ data = {{ load = "mydata:clouds", clients = 3 }}
 model = {{ name = "linear" }}
 [entries.floor]
 method = {{ name = "fedavg" }}
-[entries.masks]
-method = {{ name = "fedpm" }}
 """
 
 
@@ -103,7 +101,7 @@ def gone(pids):
 
 
 def compare_until(tmp_path, text, rounds):
-    """`thinwire compare --jobs 2`, running, once it has said this."""
+    """`thinwire compare --jobs 2`, running, and the run that has just said this."""
     (tmp_path / "mydata.py").write_text(DATA)
     (tmp_path / "suite.toml").write_text(SUITE.format(rounds=rounds))
     process = subprocess.Popen(
@@ -112,12 +110,12 @@ def compare_until(tmp_path, text, rounds):
     )  # fmt: skip
     for line in process.stderr:
         if text in line:
-            return process
+            return process, line.partition(":")[0]
     raise AssertionError(f"{text} was never said")
 
 
 def test_ctrl_c_stops_all_runs_of_a_comparison(tmp_path):
-    process = compare_until(tmp_path, "round 2/100000", 100_000)
+    process, _ = compare_until(tmp_path, "round 2/100000", 100_000)
     playing = children(process.pid)
     assert len(playing) == 2
     os.killpg(process.pid, signal.SIGINT)
@@ -129,7 +127,7 @@ def test_ctrl_c_stops_all_runs_of_a_comparison(tmp_path):
 
 
 def test_a_comparison_whose_process_is_killed_takes_its_runs_along_and_goes_on(tmp_path):
-    process = compare_until(tmp_path, "round 5/60", 60)
+    process, run = compare_until(tmp_path, "round 5/60", 60)
     playing = children(process.pid)
     process.kill()
     process.wait()
@@ -138,12 +136,12 @@ def test_a_comparison_whose_process_is_killed_takes_its_runs_along_and_goes_on(t
     assert not list((tmp_path / "a").rglob("summary.json"))
     again = call("compare", "suite.toml", "--jobs", "2", "--out", "a", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert f"round {rounds_of(tmp_path / 'a' / 'floor' / 'seed-0')[-1]['round']}/60" in again.stderr
-    assert "floor/seed-0: round 1/60" not in again.stderr
+    assert f"{run}: round 60/60" in again.stderr
+    assert not [number for number in range(1, 6) if f"{run}: round {number}/60" in again.stderr]
     whole = call("compare", "suite.toml", "--workers", "1", "--out", "b", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    for run in ("floor/seed-0", "floor/seed-1", "masks/seed-0", "masks/seed-1"):
-        assert rounds_of(tmp_path / "a" / run) == rounds_of(tmp_path / "b" / run)
+    for seed in (0, 1):
+        assert rounds_of(tmp_path / f"a/floor/seed-{seed}") == rounds_of(tmp_path / f"b/floor/seed-{seed}")
 
 
 def rounds_of(run):
@@ -154,7 +152,8 @@ def rounds_of(run):
 def test_wrong_entries_are_a_line_each(tmp_path):
     (tmp_path / "mydata.py").write_text(DATA)
     (tmp_path / "suite.toml").write_text(SUITE.format(rounds=1))
-    words = ["--set", "entries.floor.uplink.id=zip", "--set", "entries.masks.method.fields=3"]
+    wrong = ("entries.floor.uplink.id=zip", "entries.masks.method.name=fedpm", "entries.masks.method.fields=3")
+    words = [word for setting in wrong for word in ("--set", setting)]
     done = call("compare", "suite.toml", *words, "--out", "a", cwd=tmp_path)
     assert done.returncode == 2
     first, second = done.stderr.splitlines()

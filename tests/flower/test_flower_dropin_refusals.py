@@ -323,6 +323,25 @@ def test_flower_record_under_the_name_of_another_is_refused():
     assert drop_of(twice) == "message: two records are called 'arrays'"
 
 
+def test_flower_reply_under_another_message_type_is_still_checked():
+    def disguise(reply):
+        reply.metadata.message_type = "query"
+        reply.content = RecordDict({"arrays": linear(), "metrics": reply.content["metrics"]})
+        return reply
+
+    assert drop_of(disguise) == LACKS
+
+
+def test_flower_second_reply_of_a_node_is_refused():
+    def twice(replies):
+        again = Message(content=RecordDict(dict(replies[1].content)), metadata=replies[1].metadata)
+        return [*replies, again]
+
+    net, strategy = Net(client_app([compress(STC)]), 2), Compressed(Counting(), STC)
+    assert play(stepwise(net, strategy), twice) is not None
+    assert [drop.reason for drop in strategy.dropped] == ["message: a second reply of this node"]
+
+
 def test_flower_reply_of_a_node_that_was_not_asked_is_refused():
     def stranger(replies):
         replies[1].metadata.__dict__["_src_node_id"] = 99

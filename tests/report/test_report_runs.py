@@ -4,7 +4,7 @@ import pytest
 
 from thinwire.errors import DataError
 from thinwire.report import read_run
-from thinwire.report.runs import total_bytes
+from thinwire.report.runs import read_runs, total_bytes
 
 
 def test_a_finished_run_is_read_as_written(make_run, make_rounds):
@@ -60,7 +60,9 @@ def test_a_last_line_cut_in_the_middle_is_left_out(make_run, make_rounds, cut):
     folder = make_run(rows=make_rounds(3))
     ledger = folder / "rounds.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-cut])
-    assert read_run(folder).rounds == make_rounds(3)[:2]
+    run = read_run(folder)
+    assert run.rounds == make_rounds(3)[:2]
+    assert run.remarks == [f"{ledger}, line 3: cut in the middle"]
 
 
 def test_a_whole_last_line_without_its_line_end_counts(make_run, make_rounds):
@@ -68,6 +70,43 @@ def test_a_whole_last_line_without_its_line_end_counts(make_run, make_rounds):
     ledger = folder / "rounds.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-1])
     assert read_run(folder).rounds == make_rounds(3)
+    assert read_run(folder).remarks == []
+
+
+def test_lines_of_another_version_are_left_out_and_counted(make_run, make_rounds):
+    rows = [{**row, "new": [1]} for row in make_rounds(4)]
+    del rows[1]["accuracy"], rows[2]["accuracy"], rows[3]["up_bytes"], rows[3]["total_bytes"]
+    run = read_run(make_run(rows=rows, finished=False))
+    assert [(row["round"], row["new"]) for row in run.rounds] == [(1, [1])]
+    ledger = run.path / "rounds.jsonl"
+    assert run.remarks == [
+        f"{ledger}: 2 of 4 lines, without accuracy",
+        f"{ledger}: 1 of 4 lines, without up_bytes, total_bytes",
+    ]
+    assert run.summary["rounds"] == 1
+
+
+def test_of_several_runs_those_that_can_be_read_are(make_run, tmp_path):
+    good, cut, bare = make_run("good"), make_run("cut"), make_run("bare")
+    (bare / "rounds.jsonl").unlink()
+    with open(cut / "rounds.jsonl", "a") as ledger:
+        ledger.write('{"rou')
+    told = []
+    runs = read_runs([good, tmp_path / "nowhere", bare, cut], told.append)
+    assert [run.path for run in runs] == [good, cut]
+    assert told == [
+        f"{tmp_path}/nowhere: not a run folder",
+        f"{bare}/rounds.jsonl: missing",
+        f"{cut}/rounds.jsonl, line 4: cut in the middle",
+    ]
+
+
+def test_no_run_that_can_be_read_is_an_error(make_run, tmp_path):
+    bare = make_run("bare")
+    (bare / "config.toml").unlink()
+    with pytest.raises(DataError) as caught:
+        read_runs([bare, tmp_path / "nowhere"], pytest.fail)
+    assert str(caught.value) == f"{bare}/config.toml: missing; {tmp_path}/nowhere: not a run folder"
 
 
 def test_a_cut_inside_a_character_is_left_out(make_run, make_rounds):

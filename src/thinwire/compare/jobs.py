@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from signal import SIGKILL
 from subprocess import DEVNULL, Popen
 from typing import Any
 
@@ -46,7 +47,8 @@ def _listen(children: dict[Connection, Child], pipe: Connection, failed: dict[st
     else:
         del children[pipe]
         if message["ended"]:
-            failed[label] = f"its process ended with exit code {message['ended']} (out of memory?)"
+            guess = " (out of memory?)" if message["ended"] == -SIGKILL else ""
+            failed[label] = f"its process ended with exit code {message['ended']}{guess}"
 
 
 class Child:

@@ -24,13 +24,14 @@ BYTES_TO, SECONDS_TO = "bytes_to_", "seconds_to_"
 
 def columns(targets: Sequence[float]) -> list[str]:
     """Names of all numbers of a run, in the order of the table."""
-    to_targets = [[f"{name}{target:g}" for target in targets] for name in (BYTES_TO, SECONDS_TO)]
-    stages = [f"{stage}_seconds" for stage in STAGES]
-    ratios = ("up_ratio", "total_ratio")
-    return [
-        *ACCURACIES, *COSTS, *ratios, *to_targets[0], "accuracy_per_gbit", *stages, "wall_seconds", "link_seconds",
-        *to_targets[1],
-    ]  # fmt: skip
+    bytes_to, seconds_to = ([_to(name, target) for target in targets] for name in (BYTES_TO, SECONDS_TO))
+    stages, ratios = [f"{stage}_seconds" for stage in STAGES], ("up_ratio", "total_ratio")
+    times = (*stages, "wall_seconds", "link_seconds", *seconds_to)
+    return [*ACCURACIES, *COSTS, *ratios, *bytes_to, "accuracy_per_gbit", *times]
+
+
+def _to(name: str, target: float) -> str:
+    return f"{name}{target:.12g}"
 
 
 def measure(run: Run, targets: Sequence[float]) -> dict[str, Number]:
@@ -42,8 +43,8 @@ def measure(run: Run, targets: Sequence[float]) -> dict[str, Number]:
         "total_ratio": 64 / (up + down) if up and down else None,
         "accuracy_per_gbit": _per_gbit(run),
         **{f"{stage}_seconds": _stage(run, stage) for stage in STAGES},
-        **{f"{BYTES_TO}{target:g}": _bytes_to(run, target) for target in targets},
-        **{f"{SECONDS_TO}{target:g}": _seconds_to(run, target) for target in targets},
+        **{_to(BYTES_TO, target): _bytes_to(run, target) for target in targets},
+        **{_to(SECONDS_TO, target): _seconds_to(run, target) for target in targets},
     }
     return {key: found[key] if key in found else run.summary.get(key) for key in columns(targets)}
 

@@ -59,7 +59,7 @@ def _mark(row: Row) -> str:
 def _header(key: str) -> str:
     for name, unit in ((BYTES_TO, ""), (SECONDS_TO, " (s)")):
         if key.startswith(name):
-            return f"to {100 * float(key.removeprefix(name)):g} %{unit}"
+            return f"to {100 * float(key.removeprefix(name)):.12g} %{unit}"
     return HEADERS.get(key, key)
 
 
@@ -79,7 +79,7 @@ def _fitting(rows: list[Row]) -> list[Column]:
     every, chosen, left = columns(rows), set[str](), WIDTH
     for wanted in RANKED:
         for column in every:
-            if column.key == wanted or (wanted.endswith("_") and column.key.startswith(wanted)):
+            if column.key == wanted or (wanted in (BYTES_TO, SECONDS_TO) and column.key.startswith(wanted)):
                 left -= GAP + max(len(text) for text in (column.header, *map(column.cell, rows)))
                 chosen |= {column.key} if left >= 0 else set()
     return [column for column in every if column.key in chosen]
@@ -92,7 +92,8 @@ def headers(rows: list[Row]) -> tuple[str, ...]:
 
 def as_text(rows: list[Row]) -> list[tuple[str, ...]]:
     """The table of the terminal, under `headers`."""
-    return [tuple(column.cell(row) for column in _fitting(rows)) for row in rows]
+    shown = _fitting(rows)
+    return [tuple(column.cell(row) for column in shown) for row in rows]
 
 
 def last_words(rows: list[Row], out: Path) -> str:

@@ -106,6 +106,8 @@ def costs(run: Run) -> str:
         parts.append(f"{summary['parameters']:,} parameters")
     if summary.get("wall_seconds") is not None:
         parts.append(f"{significant(summary['wall_seconds'])} s")
+    if summary.get("link_seconds") is not None:
+        parts.append(f"{significant(summary['link_seconds'])} s over the modelled links")
     return " · ".join(parts)
 
 

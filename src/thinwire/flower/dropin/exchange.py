@@ -39,9 +39,9 @@ class Taken:
 
     def check(self, round: int) -> None:
         """TrainingError when replies were refused and no other is left, unless keyframes will mend it."""
-        lost = [drop for drop in self.dropped if drop.reason != KEYFRAME_NEXT]
-        if lost == self.dropped != [] and all(message.has_error() for message in self.messages):
-            reasons = "; ".join(str(drop) for drop in lost[:3])
+        mends = any(drop.reason == KEYFRAME_NEXT for drop in self.dropped)
+        if self.dropped and not mends and all(message.has_error() for message in self.messages):
+            reasons = "; ".join(str(drop) for drop in self.dropped[:3])
             raise TrainingError(f"round {round}: no reply can be used ({reasons})")
 
 
@@ -50,7 +50,8 @@ class Exchange:
     """One run with its nodes: `send` codes a round's messages, `take` decodes the replies to them.
 
     have: version of the global model that each node proved to hold. accepted: round last accepted from each. asked:
-    the model that each node was sent last. traffic: of the last messages and of the replies to them.
+    the model that each node was sent last. untouched: nodes that were sent messages of other categories only.
+    traffic: of the last messages and of the replies to them.
     """
 
     uplink: Codec
@@ -60,6 +61,7 @@ class Exchange:
     have: dict[int, int] = field(default_factory=dict)
     accepted: dict[int, int] = field(default_factory=dict)
     asked: dict[int, Global] = field(default_factory=dict)
+    untouched: set[int] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
 
     def send(self, round: int, messages: Iterable[Message]) -> list[Message]:
@@ -73,6 +75,7 @@ class Exchange:
             if (id(model), have) not in frames:
                 frames[id(model), have] = frame_record(model.message(have), f": {LACKS_MOD}")
             self._fill(message, model, frames[id(model), have], round)
+        self.untouched = {message.metadata.dst_node_id for message in messages} - set(self.asked)
         return messages
 
     def _model(self, content: RecordDict, models: dict[tuple[int, ...], Global]) -> Global:
@@ -102,7 +105,8 @@ class Exchange:
         """The replies made whole; those that cannot be trusted are errors now."""
         taken = Taken()
         for reply in replies:
-            taken.messages.append(self._checked(round, reply, limit, taken) if is_carried(reply) else reply)
+            untouched = reply.metadata.src_node_id in self.untouched  # a node may call its reply what it likes
+            taken.messages.append(reply if untouched else self._checked(round, reply, limit, taken))
         return taken
 
     def _checked(self, round: int, reply: Message, limit: Limit | None, taken: Taken) -> Message:
@@ -110,6 +114,8 @@ class Exchange:
         node = reply.metadata.src_node_id
         try:
             whole = self._open(Address(self.run, round, node), reply, limit)
+            if whole and node in taken.nodes:
+                raise DecodeError("message: a second reply of this node")
             if whole:
                 reply.content = _content(whole, reply.content)
                 taken.nodes.append(node)
