@@ -158,8 +158,8 @@ def test_a_target_that_one_seed_misses_has_no_mean(tmp_path):
     best = [max(row["accuracy"] for row in rounds(tmp_path / f"out/plain/seed-{seed}")) for seed in (3, 5, 8)]
     assert min(best) < max(best)
     again = suites.compare({**SUITE, "seeds": [3, 5, 8], "targets": [min(best), max(best)]}, tmp_path / "out")
-    assert again[0][f"bytes_to_{min(best):g}"] is not None
-    assert again[0][f"bytes_to_{max(best):g}"] is None
+    assert again[0][f"bytes_to_{min(best):.12g}"] is not None
+    assert again[0][f"bytes_to_{max(best):.12g}"] is None
     assert timeless([{k: v for k, v in row.items() if not k.startswith("bytes_to")} for row in again]) == timeless(
         found
     )
