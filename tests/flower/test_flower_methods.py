@@ -26,7 +26,8 @@ METHODS = {
     "ssfl + m22": {"method": "ssfl", "method.density": 0.5, "uplink": {"id": "m22", "keep": 0.5}},
     "pfedpara": {"method": "pfedpara", "test_fraction": 0.2, "evaluation.every": 2,
                  "data": "digits", "model": "mlp", "rounds": 2, "parameterisation.gamma": 0.3},
-    "scaffold": {"method": "scaffold", "fraction": 0.67},
+    "scaffold": {"method": "scaffold", "fraction": 0.67,
+                 "link": {"up_mbps": 1, "down_mbps": 8, "latency_ms": 20, "spread": 0.5}},
     "thin downlink": {"method": "stc", "downlink": {"id": "stc", "keep": 0.2}, "fraction": 0.67},
 }  # fmt: skip
 
