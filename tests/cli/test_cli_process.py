@@ -54,12 +54,18 @@ def test_the_script_is_installed():
     assert done.stderr == "error: /no/such/file: cannot be read (No such file or directory)\n"
 
 
+def heed_interrupts():
+    """What runs in the background of a shell inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_how_to_go_on_and_the_run_goes_on(tmp_path, monkeypatch):
     (tmp_path / "mydata.py").write_text(DATA)
     words = ["run", "--data", "mydata:clouds", "--model", "linear", "--clients", "3", "--rounds", "100000"]
     process = subprocess.Popen(
         [*COMMAND, *words, "--workers", "2", "--out", "a"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
     assert process.stderr.readline().startswith("round 1/100000")
     time.sleep(0.1)
@@ -107,6 +113,7 @@ def compare_until(tmp_path, text, rounds):
     process = subprocess.Popen(
         [*COMMAND, "compare", "suite.toml", "--jobs", "2", "--out", "a"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
     for line in process.stderr:
         if text in line:

@@ -236,7 +236,13 @@ def test_addresses_that_are_none_and_ports_that_are_taken():
 def test_the_command_prints_the_counts_when_interrupted():
     with Server(reverse) as server:
         command = [sys.executable, "-m", "benchmarks.wire.proxy", "127.0.0.1:0", server.address]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             address = process.stdout.readline().split()[0]
             with connect(address) as connection:
                 connection.sendall(b"abc")
