@@ -154,6 +154,7 @@ class Spy:
     def __init__(self, pool, change=lambda answer: answer):
         self.pool, self.change = pool, change
         self.down, self.up, self.answered = [], [], []
+        self.may_be_late = pool.may_be_late
 
     def begin(self, sync, broadcasts):
         self.broadcasts = broadcasts
