@@ -17,7 +17,10 @@ from thinwire.errors import TrainingError
 
 @dataclass(frozen=True)
 class Local:
-    """How a client trains: `lr` is that of round 1, multiplied by `lr_decay` every round after it."""
+    """How a client trains: `lr` is that of round 1, multiplied by `lr_decay` every round after it.
+
+    clip: the norm to which a longer gradient of the loss is cut back before every step; 0: none is.
+    """
 
     epochs: int = 1
     batch_size: int = 32
@@ -26,6 +29,7 @@ class Local:
     momentum: float = 0.0
     weight_decay: float = 0.0
     lr_decay: float = 1.0
+    clip: float = 0.0
 
     def rate(self, round: int) -> float:
         """Learning rate of a round, counted from 1."""
@@ -116,6 +120,8 @@ def fit(
             loss = token_loss(trainee.model(inputs[chosen]), labels[chosen])
         loss.backward()
         trainee.pull()
+        if local.clip:
+            nn.utils.clip_grad_norm_(trainee.trained, local.clip)
         if correction:
             correction.add(trainee.trained)
         solver.step()

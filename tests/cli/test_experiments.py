@@ -14,7 +14,7 @@ from thinwire.runtime.experiment import parse, read_file
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").rglob("*.toml"))
 SUITES = [path for path in FILES if "entries" in read_file(path)]
-AT_PAPER_SCALE = [path for path in FILES if path.stem.startswith("paper-")]  # for a GPU
+AT_PAPER_SCALE = [path for path in FILES if path.stem.startswith("paper-") and path not in SUITES]  # for a GPU
 
 
 @pytest.fixture

@@ -58,6 +58,20 @@ def test_training_the_flat_tensor_is_training_the_model(local, plain):
         torch.testing.assert_close(p, q)
 
 
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_a_longer_gradient_is_cut_back_to_the_clip(clip):
+    (x, y), _ = blobs()
+    steps = []
+    for local in (Local(1, 1000, lr=0.1), Local(1, 1000, lr=0.1, clip=clip)):
+        torch.manual_seed(0)
+        trainee = Dense(FlatModel(two_layers()))
+        start = trainee.trained.detach().clone()
+        fit(trainee, x, y, local, 1, np.random.default_rng(0))
+        steps.append(trainee.trained.detach() - start)
+    step, cut = steps
+    torch.testing.assert_close(cut, step * min(1.0, 0.1 * clip / float(step.norm())), rtol=1e-4, atol=1e-8)
+
+
 def test_an_optimizer_is_fresh():
     flat = FlatModel(two_layers())
     assert optimizer(Dense(flat).trained, Local(optimizer="adam"), 1).state == {}

@@ -99,6 +99,7 @@ class LocalSettings(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, lt=1e6)] = 0.0
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    clip: Annotated[float, Field(ge=0, lt=1e6)] = 0.0  # the longest gradient of a step; 0: as it is
 
 
 class CheckpointSettings(_Section):
