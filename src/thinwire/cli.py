@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thinwire.console import Show, print_result, print_table
+from thinwire.console import Show, print_result, print_rows, print_table
 from thinwire.errors import ConfigError, DataError, ThinwireError
 
 app = typer.Typer(
@@ -87,6 +87,33 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command()
+def suggest(
+    candidates: Annotated[list[str] | None, typer.Argument(help="As of compare. Default: known good ones.")] = None,
+    budget: Annotated[Text, typer.Option(help="Bytes of all traffic, both directions, for example 5MB.")] = None,
+    deadline: Annotated[Text, typer.Option(help="Seconds over links, for example 90s or 10min.")] = None,
+    link: Annotated[Text, typer.Option(help="UP/DOWN/LATENCY of all links: Mbit/s, Mbit/s, ms.")] = None,
+    data: Data = None, model: Model = None, clients: Clients = None, partition: Partition = None,
+    fraction: Fraction = None, rounds: Rounds = None, local_epochs: LocalEpochs = None, batch_size: BatchSize = None,
+    lr: Rate = None, seed: Seed = None, device: Device = None, allow_empty: AllowEmpty = None, set_: Set = None,
+    workers: Workers = None,
+    out: Annotated[Path, typer.Option(help="Directory of the runs and of what they say.")] = Path("runs/suggest"),
+) -> None:  # fmt: skip
+    """Try known good combinations in short runs, halve them, recommend the most accurate one within a budget."""
+    options = _options(locals())
+    from thinwire import suggest as trials
+    from thinwire.runtime.experiment import merge
+
+    options = merge(trials.read_link(link) if link else {}, options)
+    trial = trials.prepare(options, out, budget=budget, deadline=deadline, candidates=candidates or ())
+    with Show(trial.rounds, "the same command goes on") as show:
+        found = trials.play(trial, workers=workers, on_round=show.run_round)
+    print_rows(trials.table(found))
+    typer.echo(trials.as_toml(found).rstrip())
+    print_rows(trials.curve(found))
+    typer.echo(trials.last_words(found))
+
+
 def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """Nested settings of a command's options, those of --set on top."""
     from thinwire.api import settings
@@ -115,11 +142,17 @@ def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], workers:
 def report(
     run: Annotated[list[Path], typer.Argument(help="Run directories.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("report.html"),
+    tensorboard: Annotated[Path | None, typer.Option(help="Also write event files for TensorBoard here.")] = None,
 ) -> None:
     """Write one page about one or several runs; what cannot be read is left out, with the reason."""
     from thinwire.report import write_report
 
     typer.echo(write_report(run, out))
+    if tensorboard:
+        from thinwire.report.runs import read_runs
+        from thinwire.report.tensorboard import write_events
+
+        typer.echo(write_events(read_runs(run, lambda _: None), tensorboard))  # the page has told what is left out
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -75,6 +75,11 @@ def print_result(out: Path) -> None:
     (row,) = summary_rows([read_run(out)])
     print_table(("", ""), [(name, text) for name, text in row.items() if text])
     typer.echo(f"report: {out / 'report.html'}")
+
+
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows of one shape, header -> cell; 120 characters wide where no terminal says."""
+    print_table(tuple(rows[0]), [tuple(row.values()) for row in rows], 120)
 
 
 def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int | None = None) -> None:

@@ -14,6 +14,7 @@ from thinwire.codecs import Codec, Context, varint
 from thinwire.errors import DecodeError
 from thinwire.frame import Frame, Section
 from thinwire.layout import Layout
+from thinwire.versions import Sections
 
 MAX_TOTAL = 2**24 - 1
 _SEED = struct.Struct("<Q8s")
@@ -51,7 +52,7 @@ class TallyWire:
     layout: Layout
     digest: bytes
 
-    def keyframe(self, tally: Tally) -> tuple[tuple[int, bytes], ...]:
+    def keyframe(self, tally: Tally) -> Sections:
         """Sections that hold a tally exactly: seed and digest, total, counts (none while total is 0)."""
         head = (Section.SEED, _SEED.pack(tally.seed, self.digest)), (Section.TOTAL, varint.write([tally.total]))
         if not tally.total:

@@ -137,7 +137,7 @@ def fit(
 
 @torch.no_grad()
 @parametrize.cached()
-def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray, batch_size: int = 500) -> dict[str, float]:
+def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> dict[str, float]:
     """Accuracy in 0 … 1 and mean cross-entropy over (n, ...) inputs and labels."""
     model.eval()
     device = next(iter(model.parameters())).device

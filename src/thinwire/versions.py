@@ -1,8 +1,9 @@
 """Keyframes and steps: one sequence of global models, the same on the server and on every client.
 
 Version t is version t − 1 with step t applied. A client that holds v gets the steps v + 1 … t; one that is new, or
-for whom it is shorter, gets a keyframe that holds version t exactly. What a version *is* (counts, a weight vector)
-and how a step changes it belongs to the method.
+for whom it is shorter, gets a keyframe that holds version t exactly: the version itself or, where that is shorter,
+version 0 and all steps since. What a version *is* (counts, a weight vector) and how a step changes it belongs to the
+method.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from thinwire.errors import DecodeError, NeedKeyframe
 from thinwire.frame import NO_BASE, Frame, Kind, Section
 
 T = TypeVar("T")
+Sections = tuple[tuple[int, bytes], ...]
 MAX_STEPS = 64
 
 
@@ -43,19 +45,33 @@ class History:
             return None
         return self.steps[len(self.steps) - missing :]
 
-    def message(self, have: int | None, keyframe: Callable[[], tuple[tuple[int, bytes], ...]], frame: Frame) -> Frame:
-        """The shorter of the steps from `have` and a keyframe of the sections given; `frame` has the other fields."""
+    def message(
+        self,
+        have: int | None,
+        keyframe: Callable[[], Sections],
+        frame: Frame,
+        first: Callable[[], Sections] | None = None,
+    ) -> Frame:
+        """The shortest frame that takes a client from `have` to the current version; `frame` has the other fields.
+
+        `keyframe`: makes the sections of the current version; `first`: those of version 0, where they are short.
+        """
         steps = self.since(have)
         if steps is not None and len(steps) <= 1:
             return self._step_frame(steps, frame)
         key = replace(frame, kind=Kind.KEYFRAME, round=self.version, base=NO_BASE, sections=keyframe())
-        if steps is None or _section_bytes(key) < sum(len(step) + 6 for step in steps):
-            return key
-        return self._step_frame(steps, frame)
+        ways = [key] if steps is None else [self._step_frame(steps, frame), key]
+        if steps is None and first and self.version == len(self.steps) > 0:
+            ways.append(replace(key, sections=(*first(), *_as_sections(self.steps))))
+        return min(ways, key=_section_bytes)
 
     def _step_frame(self, steps: tuple[bytes, ...], frame: Frame) -> Frame:
-        sections = tuple((Section.STEP, step) for step in steps)
-        return replace(frame, kind=Kind.STEP, round=self.version, base=self.version - len(steps), sections=sections)
+        base = self.version - len(steps)
+        return replace(frame, kind=Kind.STEP, round=self.version, base=base, sections=_as_sections(steps))
+
+
+def _as_sections(steps: tuple[bytes, ...]) -> Sections:
+    return tuple((Section.STEP, step) for step in steps)
 
 
 def _section_bytes(frame: Frame) -> int:
@@ -88,16 +104,49 @@ def receive(
     NeedKeyframe when a step frame builds on a later version; DecodeError when bytes contradict what was decoded.
     """
     if frame.kind == Kind.KEYFRAME:
-        value = keyframe(frame)
-        if held is not None and held.version == frame.round and not same(value, held.value):
+        now = _from_keyframe(*unfold(frame), held, keyframe, step)
+        if held is not None and held.version == now.version and not same(now.value, held.value):
             raise DecodeError(f"broadcast: the keyframe of version {frame.round} differs from the steps to it")
-        return Held(frame.round, value)
+        return now
     if have is None or held is None or frame.base > min(have, held.version):
         raise NeedKeyframe(frame.base, have)
     steps = frame.all(Section.STEP)
     if frame.base + len(steps) != frame.round:
         raise DecodeError(f"broadcast: {len(steps)} steps from version {frame.base} do not lead to {frame.round}")
-    for version, payload in enumerate(steps, start=frame.base + 1):
+    return _apply_all(frame.base, steps, held, step)
+
+
+def unfold(frame: Frame) -> tuple[Frame, list[bytes]]:
+    """A keyframe without the steps behind it, of the version that it then holds, and those steps."""
+    steps = frame.all(Section.STEP)
+    if len(steps) > frame.round:
+        raise DecodeError(f"keyframe: {len(steps)} steps lead to version {frame.round}")
+    sections = tuple(section for section in frame.sections if section[0] != Section.STEP)
+    return replace(frame, round=frame.round - len(steps), sections=sections), steps
+
+
+def _from_keyframe(
+    key: Frame,
+    steps: list[bytes],
+    held: Held[T] | None,
+    keyframe: Callable[[Frame], T],
+    step: Callable[[bytes, T, int], T],
+) -> Held[T]:
+    """What a keyframe and the steps behind it make; what was decoded here before is used again where it agrees."""
+    trail = {version: crc32(payload) for version, payload in enumerate(steps, start=key.round + 1)}
+    between = held is not None and key.round < held.version <= key.round + len(steps)
+    if held is None or not between or not _led(held, trail):
+        held = Held(key.round, keyframe(key))
+    return _apply_all(key.round, steps, held, step)
+
+
+def _led(held: Held[T], trail: dict[int, int]) -> bool:
+    """Did these steps, and no others, lead to what is held?"""
+    return all(held.trail.get(version) == crc for version, crc in trail.items() if version <= held.version)
+
+
+def _apply_all(base: int, steps: list[bytes], held: Held[T], step: Callable[[bytes, T, int], T]) -> Held[T]:
+    for version, payload in enumerate(steps, start=base + 1):
         held = _apply(version, payload, held, step)
     return held
 

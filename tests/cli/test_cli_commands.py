@@ -113,7 +113,7 @@ def test_every_option_has_its_place(thin, folder):
     assert (made.cohort.fraction, made.rounds, made.seed, made.device) == (0.7, 2, 5, "cpu")
     assert made.local.model_dump() == {
         "epochs": 2, "batch_size": 7, "optimizer": "sgd", "lr": 0.2, "momentum": 0.5, "weight_decay": 0.0,
-        "lr_decay": 1.0,
+        "lr_decay": 1.0, "clip": 0.0,
     }  # fmt: skip
     assert set(made.versions) == {"python", "thinwire", "torch", "numpy"}
 

@@ -1,5 +1,6 @@
 """Keyframes and steps: which is sent, what is kept, and what a client does with it."""
 
+from dataclasses import replace
 from operator import eq
 from zlib import crc32
 
@@ -88,6 +89,25 @@ def test_a_client_ahead_of_the_server_gets_a_keyframe():
     assert history(b"a").message(5, keyframe_of(3), HEAD).kind == Kind.KEYFRAME
 
 
+def first():
+    return ((Section.SEED, b"seed"),)
+
+
+def test_a_new_client_gets_version_0_and_the_steps_where_they_are_shorter():
+    made = history(b"a" * 10, b"b" * 10)
+    message = made.message(None, keyframe_of(37), HEAD, first)  # 37 + 6 bytes against 4 + 6 and 2 · (10 + 6)
+    assert (message.kind, message.round, message.base) == (Kind.KEYFRAME, 2, NO_BASE)
+    assert message.sections == (*first(), (Section.STEP, b"a" * 10), (Section.STEP, b"b" * 10))
+    assert made.message(None, keyframe_of(36), HEAD, first).sections == keyframe_of(36)()
+    assert made.message(1, keyframe_of(500), HEAD, first).kind == Kind.STEP
+
+
+def test_version_0_is_of_no_use_once_steps_are_forgotten():
+    made = history(b"aaaa", b"bbbb", b"cccc", most_bytes=8)
+    assert made.message(None, keyframe_of(500), HEAD, first).sections == keyframe_of(500)()
+    assert history().message(None, keyframe_of(7), HEAD, first).sections == keyframe_of(7)()
+
+
 # The client's end: a version's value is the text of all that led to it.
 
 
@@ -172,6 +192,41 @@ def test_steps_that_do_not_lead_to_the_version_named(round):
 def test_a_step_that_contradicts_the_one_decoded_before():
     with pytest.raises(DecodeError, match="step 2 is not the one decoded before"):
         Client().receive(steps(0, "a", "x", "c"), held("ab", v2="b"), 0)
+
+
+def key_and_steps(text, *payloads):
+    behind = tuple((Section.STEP, payload.encode()) for payload in payloads)
+    head = key(text)
+    return replace(head, round=len(text) + len(payloads), sections=head.sections + behind)
+
+
+def test_steps_behind_a_keyframe():
+    client = Client()
+    now = client.receive(key_and_steps("a", "b", "c"), None, None)
+    assert (now.version, now.value, client.decoded) == (3, "abc", ["b", "c"])
+    assert client.receive(steps(3, "d"), now, 3).value == "abcd"
+
+
+def test_steps_behind_a_keyframe_that_were_decoded_before_are_skipped():
+    client = Client()
+    now = client.receive(key_and_steps("", "a", "b", "c"), held("ab", v1="a", v2="b"), None)
+    assert (now.value, client.decoded) == ("abc", ["c"])
+
+
+@pytest.mark.parametrize("mine", [held("xb", v1="x", v2="b"), held("xb", v2="b"), held("xb"), held("abcx")])
+def test_steps_behind_a_keyframe_replace_what_they_do_not_lead_to(mine):
+    assert Client().receive(key_and_steps("", "a", "b", "c"), mine, None).value == "abc"
+
+
+def test_steps_behind_a_keyframe_that_contradict_the_version_held():
+    with pytest.raises(DecodeError, match="the keyframe of version 2 differs from the steps to it"):
+        Client().receive(key_and_steps("", "a", "b"), held("xb", v1="x", v2="b"), 2)
+
+
+def test_more_steps_behind_a_keyframe_than_its_version():
+    frame = replace(key_and_steps("", "a", "b"), round=1)
+    with pytest.raises(DecodeError, match="keyframe: 2 steps lead to version 1"):
+        Client().receive(frame, None, None)
 
 
 def test_a_keyframe_that_contradicts_the_steps():

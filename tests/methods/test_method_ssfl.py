@@ -232,9 +232,12 @@ def test_every_client_ends_with_the_servers_weights_whatever_it_held(name):
         world.play()
 
 
-def test_a_late_and_a_restarted_client_get_the_mask_in_their_keyframe():
+@pytest.mark.parametrize("send_initial", [False, True])
+def test_a_late_and_a_restarted_client_get_the_mask_in_their_keyframe(send_initial):
+    """As a step behind the seed; where the weights are sent, beside those that it keeps."""
+    method = {**HALF, "saliency_fraction": 0.25, "send_initial": send_initial}
     world = World(
-        "ssfl", method={**HALF, "saliency_fraction": 0.25}, uplink=UPLINKS["bfloat16"], spy=lambda pool: Spy(pool),
+        "ssfl", method=method, uplink=UPLINKS["bfloat16"], spy=lambda pool: Spy(pool),
         data={"clients": 4},
     )  # fmt: skip
     world.play()
@@ -243,7 +246,7 @@ def test_a_late_and_a_restarted_client_get_the_mask_in_their_keyframe():
     kinds = {client: frames.read(message) for client, message in world.pool.messages.items()}
     for client, frame in kinds.items():
         assert frame.kind == (Kind.STEP if client == asked else Kind.KEYFRAME)
-        assert bool(frame.all(Section.MASK)) == (client != asked)
+        assert bool(frame.all(Section.MASK)) == (client != asked and send_initial)
     del world.progress.records[asked]  # it lost all that it had
     world.play()
     answer = next(a for a in world.pool.answered[::-1] if a.client == asked)

@@ -30,6 +30,9 @@ def fake_round(number, rounds, up_bpp, top, previous_bytes):
         "personal_accuracy": None,
         "personal_worst_decile": None,
         "link_seconds": None,
+        "up_by_sort": {"update": up_bytes - 37, "request": 37},
+        "down_by_sort": {"keyframe": 1000, "step": down_bytes - 1000},
+        "up_parts": {"frame": 430, "mask": up_bytes - 37 - 430},
     }
 
 
@@ -48,6 +51,7 @@ def fake_summary(rows, **changes):
         "data": "mnist",
         "model": "lenet",
         "parameters": PARAMETERS,
+        "clients": 20,
         "rounds": len(rows),
         "accuracy": rows[-1]["accuracy"] if rows else None,
         "best_accuracy": max((row["accuracy"] or 0 for row in rows), default=None),
@@ -82,6 +86,12 @@ def make_run(tmp_path):
     return lambda name="a", **options: write_run(tmp_path / name, **options)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rounds():
     return fake_rounds
+
+
+@pytest.fixture(scope="session")
+def make_run_at():
+    """make_run_at(folder, rows=..., config=..., finished=..., **summary keys) -> folder"""
+    return write_run

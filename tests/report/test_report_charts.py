@@ -1,8 +1,10 @@
+from itertools import accumulate
+
 import pytest
 from plotly.graph_objects import Figure
 
 from thinwire.report import read_run
-from thinwire.report.charts import accuracy_by_bytes, bpp_by_round, log_ticks, run_colour
+from thinwire.report.charts import accuracy_by_bytes, bpp_by_round, byte_views, log_ticks, run_colour
 
 
 @pytest.fixture
@@ -72,6 +74,31 @@ def test_near_costs_start_at_zero_and_far_ones_are_logarithmic(make_run, make_ro
 def test_text_of_a_run_is_escaped_for_plotly(runs):
     trace = accuracy_by_bytes(runs[:1], ["<a href='x'>"])["data"][0]
     assert "<a" not in trace["name"] + "".join(trace["text"])
+
+
+def test_bytes_of_one_direction_or_both(runs, make_rounds):
+    rows = make_rounds(5, up_bpp=0.1)
+    views, figure = byte_views(runs), accuracy_by_bytes(runs, "abc")
+    assert views["up"]["x"][0] == list(accumulate(row["up_bytes"] for row in rows))
+    assert views["down"]["x"][0] == list(accumulate(row["down_bytes"] for row in rows))
+    assert views["both"]["x"] == [trace["x"] for trace in figure["data"]]
+    for name, words in (("up", "bytes up so far"), ("down", "bytes down so far"), ("both", "both directions")):
+        layout = views[name]["layout"]
+        assert words in layout["xaxis.title"]["text"]
+        low, high = layout["xaxis.range"]
+        assert all(10**low <= x <= 10**high for line in views[name]["x"] for x in line)
+
+
+def test_a_direction_without_bytes_cannot_be_chosen(make_run, make_rounds):
+    rows = [{**row, "up_bytes": 0} for row in make_rounds(2)]
+    assert set(byte_views([read_run(make_run(rows=rows))])) == {"down", "both"}
+
+
+def test_rounds_that_were_not_evaluated_count_in_all_views(make_run, make_rounds):
+    rows = make_rounds(3)
+    rows[0]["accuracy"] = rows[1]["accuracy"] = None
+    views = byte_views([read_run(make_run(rows=rows))])
+    assert views["up"]["x"] == [[sum(row["up_bytes"] for row in rows)]]
 
 
 @pytest.mark.parametrize(

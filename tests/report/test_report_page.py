@@ -1,5 +1,4 @@
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -70,7 +69,7 @@ def test_many_runs_share_one_page(make_run, make_rounds, count):
     page = page_of(*folders)
     assert f"Comparison of {count} runs" in page.text
     assert page.tags.count("details") == count
-    assert page.tags.count("button") == 3 * count
+    assert page.tags.count("button") == 4 * count
     assert all(f"m{i}" in page.text for i in range(count))
 
 
@@ -178,17 +177,3 @@ def test_importing_the_package_does_not_import_plotly_or_torch():
     code = "import sys, thinwire.report; print([m for m in ('plotly', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not on PATH")
-def test_a_browser_draws_the_charts_and_runs_no_hostile_script(make_run, make_rounds, tmp_path):
-    page = write_report([hostile_run(make_run, make_rounds), make_run("b")], tmp_path / "report.html")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
-    command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    dom = done.stdout.decode()
-    assert dom.count('class="xaxislayer-above"') == 3
-    assert "bytes so far, both directions (log scale)</text>" in dom
-    assert "<title>pwned" not in dom
-    assert "img" not in Elements(dom).tags

@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_read_is_named(make_run):
         ("rounds.jsonl", b"7\n", "rounds.jsonl, line 1: not a JSON object"),
         ("rounds.jsonl", b"{}\n", "line 1: round = None is not a whole number"),
         ("rounds.jsonl", b'{"round": 1, "up_bytes": []}\n', "line 1: up_bytes is not a number"),
-        ("rounds.jsonl", b'{"round": 1, "seconds": 3}\n', "line 1: seconds is not an object"),
+        ("rounds.jsonl", b'{"round": 1, "seconds": 3}\n', "line 1, seconds: not an object of names and numbers"),
         ("rounds.jsonl", b'{"round": 1, "seconds": {"train": "x"}}\n', "line 1, seconds: train is not a number"),
         ("rounds.jsonl", b'{"round": 1, "dropped": [3]}\n', "line 1: dropped is not a list of objects"),
         ("rounds.jsonl", b'{"round": 1, "dropped": {"client": 3}}\n', "line 1: dropped is not a list of objects"),

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from thinwire.compare.playing import compare, play
+from thinwire.compare.jobs import OnRunRound
+from thinwire.compare.playing import FAILURES, compare, play, play_run
 from thinwire.compare.shown import WIDTH, as_text, headers, last_words
-from thinwire.compare.suite import Plan, entries, plan, processes, read
+from thinwire.compare.suite import (
+    Plan,
+    Planned,
+    Wrong,
+    entries,
+    misfits,
+    parsed,
+    plan,
+    processes,
+    read,
+    refuse,
+    settings,
+)
 from thinwire.compare.table import DONE
 
 __all__ = [
     "DONE",
+    "FAILURES",
     "WIDTH",
+    "OnRunRound",
     "Plan",
+    "Planned",
+    "Wrong",
     "as_text",
     "compare",
     "entries",
     "headers",
     "last_words",
+    "misfits",
+    "parsed",
     "plan",
     "play",
+    "play_run",
     "processes",
     "read",
+    "refuse",
+    "settings",
 ]

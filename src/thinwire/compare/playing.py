@@ -12,9 +12,8 @@ from thinwire.compare import files, table
 from thinwire.compare.jobs import OnRunRound, side_by_side
 from thinwire.compare.suite import Plan, Planned, asked_file, check, plan
 from thinwire.errors import ConfigError, ThinwireError
-from thinwire.modelfile import save_bytes
 from thinwire.report import Tell, to_stderr
-from thinwire.runtime.experiment import parse, read_file, to_toml
+from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.run import CONFIG, OnRound
 
 FAILURES = (ThinwireError, OSError)  # what ends one run and leaves the others alone
@@ -50,9 +49,7 @@ def play(
         raise ConfigError("workers", workers, "1 where several runs are played at a time")
     check(plan)
     show = on_round or (lambda *_: None)
-    for run in plan.pending:
-        run.asked.parent.mkdir(parents=True, exist_ok=True)
-        save_bytes(to_toml(run.experiment).encode(), run.asked)
+    plan.ask()
     failed = side_by_side(plan.pending, jobs, show) if jobs > 1 else _in_turn(plan.pending, workers, show)
     return files.write(plan.out, table.results(plan, failed, tell))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from thinwire.data import Dataset
 from thinwire.data import load as load_data
 from thinwire.errors import ConfigError, DataError
 from thinwire.methods import METHODS, PRESETS
-from thinwire.runtime.assembly import assemble
+from thinwire.modelfile import save_bytes
+from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.experiment import Experiment, merge, parse, read_file, to_toml
 from thinwire.runtime.run import CONFIG, SUMMARY
 
@@ -59,6 +60,12 @@ class Plan:
     def rounds(self) -> int:
         """How many rounds the runs that are not done have."""
         return sum(run.experiment.rounds for run in self.pending)
+
+    def ask(self) -> None:
+        """Write down what the runs that are not done are asked for, each beside its directory."""
+        for run in self.pending:
+            run.asked.parent.mkdir(parents=True, exist_ok=True)
+            save_bytes(to_toml(run.experiment).encode(), run.asked)
 
 
 def asked_file(folder: Path) -> Path:
@@ -114,31 +121,41 @@ def _list(name: str, text: str | None, kind: type[int] | type[float], allowed: s
 
 
 def entries(suite: Mapping[str, Any]) -> dict[str, Experiment]:
-    """The experiments of a suite: its `entries` are fragments by name, each on top of everything else in it."""
+    """The experiments of a suite: its `entries` are fragments by name, each on top of everything else in it.
+
+    ConfigError for a wrong setting; those of further entries are its notes.
+    """
+    found, wrong = parsed(suite)
+    refuse(wrong, {*found, *wrong})
+    return found
+
+
+def parsed(suite: Mapping[str, Any]) -> tuple[dict[str, Experiment], dict[str, Wrong]]:
+    """The experiments of a suite by name, and what is wrong with the entries that are none."""
     fragments = suite.get("entries")
     if not isinstance(fragments, Mapping) or not fragments:
         raise ConfigError("entries", fragments, "a table of experiment fragments, [entries.NAME]")
-    common = {key: value for key, value in suite.items() if key not in OWN}
     found, wrong = dict[str, Experiment](), dict[str, Wrong]()
-    for name, fragment in fragments.items():
+    for name in fragments:
         try:
-            found[_checked(name)] = parse(merge(common, _table(fragment)))
+            found[_checked(name)] = parse(settings(suite, name))
         except ConfigError as error:
             wrong[name] = error
-    _raise(wrong, set(fragments))
-    return found
+    return found, wrong
+
+
+def settings(suite: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings of an entry: its fragment on top of what all share."""
+    fragment = suite["entries"][name]
+    if not isinstance(fragment, Mapping):
+        raise ConfigError("experiment", fragment, "a table of settings")
+    return merge({key: value for key, value in suite.items() if key not in OWN}, fragment)
 
 
 def _checked(name: str) -> str:
     if not name or any(not (c.isalnum() or c in "-_.") for c in name) or name.startswith("."):
         raise ConfigError("name", name, "names of letters, digits, '-', '_' and '.', which does not come first")
     return name
-
-
-def _table(fragment: Any) -> Mapping[str, Any]:
-    if not isinstance(fragment, Mapping):
-        raise ConfigError("experiment", fragment, "a table of settings")
-    return fragment
 
 
 def plan(suite: Mapping[str, Any], out: Path) -> Plan:
@@ -201,13 +218,18 @@ def check(plan: Plan) -> None:
 
     ConfigError or DataError names the entry and what is wrong with it; those of further entries are its notes.
     """
+    refuse(misfits(plan), {run.entry for run in plan.pending})
+
+
+def misfits(plan: Plan, look: Callable[[Assembly], object] = lambda assembly: None) -> dict[str, Wrong]:
+    """What is wrong with entries, or with runs of them, that cannot be assembled or where `look` raises an error."""
     data, wrong = dict[str, Dataset | Wrong](), dict[str, Wrong]()
     for run in plan.pending:
         try:
-            assemble(run.experiment, _loaded(data, run.experiment.data.source))
+            look(assemble(run.experiment, _loaded(data, run.experiment.data.source)))
         except (ConfigError, DataError) as error:
             wrong[run.label] = error
-    _raise(_of_entries(plan.pending, wrong), {run.entry for run in plan.pending})
+    return _of_entries(plan.pending, wrong)
 
 
 def _of_entries(runs: Sequence[Planned], wrong: Mapping[str, Wrong]) -> dict[str, Wrong]:
@@ -233,7 +255,7 @@ def _loaded(data: dict[str, Dataset | Wrong], source: str) -> Dataset:
     raise found
 
 
-def _raise(wrong: Mapping[str, Wrong], entries: set[str]) -> None:
+def refuse(wrong: Mapping[str, Wrong], entries: set[str]) -> None:
     """Raise the first entry's error with the others' as notes; one that several entries all share, without a name."""
     if len(entries) > 1 and set(wrong) == entries and len({str(error) for error in wrong.values()}) == 1:
         raise next(iter(wrong.values()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from torch import nn
@@ -24,7 +24,7 @@ from thinwire.methods.base import ClientState, Data, Update
 from thinwire.methods.fedavg import Global, State, same
 from thinwire.methods.sparse import MaskedGlobal, MaskedState, Prunable, Sparse, mask_of, move, remasked, with_mask
 from thinwire.methods.ssfloptions import SsflOptions
-from thinwire.versions import Held
+from thinwire.versions import Held, Sections
 
 
 class CommonMask(Prunable):
@@ -104,35 +104,41 @@ class CommonMask(Prunable):
         """Frame that takes a client from the version it holds (None: nothing) to the current weights and mask."""
         layout = self.over(mask_of(state)).flat.layout.digest
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), layout)
-        return frames.write(state.history.message(have, lambda: self.keyframe(state), head))
+        return frames.write(state.history.message(have, lambda: self.keyframe(state), head, lambda: self.opening))
 
-    def keyframe(self, state: State) -> tuple[tuple[int, bytes], ...]:
+    def keyframe(self, state: State) -> Sections:
         """The mask, unless it is known, and the kept weights."""
         weights = self.over(mask_of(state)).keyframe(state)
         if not self.options.tells(state.history.version):
             return weights
         return ((Section.MASK, self.write_mask(mask_of(state))), *weights)
 
+    @cached_property
+    def opening(self) -> Sections:
+        """The keyframe of version 0."""
+        return self.keyframe(self.init())
+
     def receive(self, message: bytes, held: Held[Global] | None, have: int | None) -> Held[Global]:
         """What a client holds after a broadcast; the frame's layout must be that of the mask that it leads to."""
         frame = frames.expect(
             frames.read(message), run=self.setup.run, kinds=(Kind.KEYFRAME, Kind.STEP), codec=tag(self.downlink)
         )
-        now = versions.receive(frame, held, have, self.read_keyframe, self.apply, same)
+        steps = frame.all(Section.STEP)
+        read_keyframe = partial(self.read_keyframe, alone=not steps)
+        now = versions.receive(frame, held, have, read_keyframe, self.apply, same)
         algorithm = self.over(now.value.beside[0])
         frames.expect(frame, layout=algorithm.flat.layout.digest)
-        steps = frame.all(Section.STEP)
         if steps and now.value.change is None and not self.options.comes(now.version):
             change = algorithm.decode_step(steps[-1], now.version)
             now = replace(now, value=replace(now.value, change=change))
         return now
 
-    def read_keyframe(self, frame: Frame) -> Global:
-        """Inverse of `keyframe`."""
+    def read_keyframe(self, frame: Frame, alone: bool = True) -> Global:
+        """Inverse of `keyframe`. Behind one that is not `alone` come steps: the frame's layout is that of the last."""
         tells = self.options.tells(frame.round)
         mask = self.read_mask(frame.one(Section.MASK)) if tells else self.known(frame.round)
         algorithm = self.over(mask)
-        frames.expect(frame, layout=algorithm.flat.layout.digest)
+        frames.expect(frame, layout=algorithm.flat.layout.digest if alone else None)
         sections = tuple(part for part in frame.sections if not tells or part[0] != Section.MASK)
         return MaskedGlobal(algorithm.read_keyframe(replace(frame, sections=sections)).weights, None, (mask,))
 

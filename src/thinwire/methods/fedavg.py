@@ -39,7 +39,7 @@ from thinwire.parameterisations import Dense, personal_names
 from thinwire.settings import record
 from thinwire.tensors import FlatModel
 from thinwire.train import Correction, evaluate, fit
-from thinwire.versions import Held, History
+from thinwire.versions import Held, History, Sections
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,18 @@ class FedAvg:
     def broadcast(self, state: State, have: int | None) -> bytes:
         """Frame that takes a client from the version it holds (None: nothing) to the current weights."""
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), self.flat.layout.digest)
-        return frames.write(state.history.message(have, lambda: self.keyframe(state), head))
+        return frames.write(state.history.message(have, lambda: self.keyframe(state), head, lambda: self.opening))
 
-    def keyframe(self, state: State) -> tuple[tuple[int, bytes], ...]:
+    def keyframe(self, state: State) -> Sections:
         """Version 0 is a seed that both ends hold, and a digest to prove it; any other is sent as float32."""
         if state.history.version == 0 and not self.options.send_initial:
             return ((Section.SEED, seed_section(self.setup.seed, self.start)),)
         return ((Section.VALUES, Float32().encode(state.weights, Context(self.flat.layout))),)
+
+    @cached_property
+    def opening(self) -> Sections:
+        """The keyframe of version 0."""
+        return self.keyframe(self.init())
 
     def receive(self, message: bytes, held: Held[Global] | None, have: int | None) -> Held[Global]:
         """The weights that a client holds after a broadcast."""

@@ -35,7 +35,7 @@ from thinwire.settings import record
 from thinwire.tally import Tally, TallyWire, same
 from thinwire.tensors import FlatModel
 from thinwire.train import evaluate, fit
-from thinwire.versions import Held, History
+from thinwire.versions import Held, History, Sections
 
 EVALUATIONS = ("mean", "threshold", "sample")
 
@@ -117,7 +117,14 @@ class FedPM:
     def broadcast(self, state: State, have: int | None) -> bytes:
         """Frame that takes a client from the version it holds (None: nothing) to the current tally."""
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), self.wire.layout.digest)
-        return frames.write(state.history.message(have, lambda: self.wire.keyframe(state.tally), head))
+        return frames.write(
+            state.history.message(have, lambda: self.wire.keyframe(state.tally), head, lambda: self.opening)
+        )
+
+    @cached_property
+    def opening(self) -> Sections:
+        """The keyframe of version 0."""
+        return self.wire.keyframe(self.init().tally)
 
     def receive(self, message: bytes, held: Held[Tally] | None, have: int | None) -> Held[Tally]:
         """The tally that a client holds after a broadcast."""

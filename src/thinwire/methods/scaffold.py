@@ -24,9 +24,7 @@ from thinwire.methods.base import ClientState, Method, Setup, Update
 from thinwire.methods.fedavg import FedAvg, Global, Options, State, build, finite
 from thinwire.methods.server import Mean
 from thinwire.train import Correction
-from thinwire.versions import Held
-
-Sections = tuple[tuple[int, bytes], ...]
+from thinwire.versions import Held, Sections
 
 
 class Scaffold(FedAvg):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from thinwire.models.initial import he_normal
+from thinwire.models.layout import channels_last
 from thinwire.models.shapes import pooled
 
 WIDTHS = (32, 48, 96, 192, 192)  # channels; every convolution but the last is pooled by 2
@@ -39,6 +40,5 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits.  # (n, channels, height, width) -> (n, classes)."""
-        x = x.contiguous(memory_format=torch.channels_last)  # a training step takes .75 of the time on a processor
-        x = self.features(x)  # (n, 192, height/16, width/16)
+        x = self.features(channels_last(x))  # (n, 192, height/16, width/16)
         return self.fc(x.mean(dim=(2, 3)))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from thinwire.models.layout import channels_last
 from thinwire.models.shapes import pooled
 
 
@@ -28,7 +29,7 @@ class LeNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits.  # (n, channels, height, width) -> (n, classes)."""
-        x = F.max_pool2d(torch.relu(self.conv1(x)), 2)  # (n, 16, height/2, width/2)
+        x = F.max_pool2d(torch.relu(self.conv1(channels_last(x))), 2)  # (n, 16, height/2, width/2)
         x = F.max_pool2d(torch.relu(self.conv2(x)), 2)  # (n, 32, height/4, width/4)
         x = torch.relu(self.fc1(x.flatten(1)))  # (n, 128)
         return self.fc2(x)

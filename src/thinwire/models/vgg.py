@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from thinwire.models.layout import channels_last
 from thinwire.models.shapes import pooled
 
 HIDDEN = 256  # units in each of the two hidden fully connected layers
@@ -46,7 +47,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits.  # (n, channels, height, width) -> (n, classes)."""
-        return self.classifier(self.features(x).flatten(1))
+        return self.classifier(self.features(channels_last(x)).flatten(1))
 
 
 class Conv4(ConvNet):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -33,6 +33,9 @@ RUN_COLOURS = (
     "#b8860b",
 )
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+BOTH = "both"
+BYTE_AXES = {"up": "bytes up so far", "down": "bytes down so far", BOTH: "bytes so far, both directions"}
+ACCURACY_AXIS = {"title": {"text": "accuracy (%)"}}
 BOUND_MARK = {"symbol": "line-ew-open", "size": 16}  # seen only where one round leaves no line to dash
 MOST_TICKS = 6
 MOST_MARKERS = 200  # clients of a run that are drawn as dots; more make a line
@@ -48,17 +51,25 @@ def accuracy_by_bytes(runs: Sequence[Run], labels: Sequence[str]) -> Figure | No
     """Draw accuracy (%) against all bytes so far (log axis), a line a run; None without a point to draw."""
     traces = []
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        rows = [row for row in run.rounds if row["accuracy"] is not None and (row["total_bytes"] or 0) > 0]
-        notes = [
-            f"{percent(row['accuracy'])} · {human_bytes(row['total_bytes'])} · round {row['round']}" for row in rows
-        ]
-        points = [(row["total_bytes"], 100 * row["accuracy"]) for row in rows]
-        traces += _trace(index, label, points, notes)
+        points = [(row["total_bytes"], 100 * row["accuracy"]) for row, _ in _so_far(run)]
+        traces += line_of_run(index, label, points, [_cost_note(row, crossed) for row, crossed in _so_far(run)])
     if not traces:
         return None
-    x_axis = _log_axis([x for trace in traces for x in trace["x"]], lambda n: human_bytes(n, digits=1))
-    x_axis["title"] = {"text": "bytes so far, both directions (log scale)"}
-    return _figure(traces, x_axis, {"title": {"text": "accuracy (%)"}}, height=420)
+    return on_axes(traces, _bytes_axis(BOTH, [trace["x"] for trace in traces]), ACCURACY_AXIS, height=420)
+
+
+def byte_views(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """What `accuracy_by_bytes` is redrawn with for the bytes of one direction or both, by name.
+
+    `x`: the lines' data; `layout`: keys of a plotly layout, dotted. A direction without bytes is left out.
+    """
+    crossed = [points for run in runs if (points := [point for _, point in _so_far(run)])]
+    lines = {name: [[point[name] for point in points] for points in crossed] for name in BYTE_AXES}
+    return {
+        name: {"x": x, "layout": {f"xaxis.{key}": value for key, value in _bytes_axis(name, x).items()}}
+        for name, x in lines.items()
+        if any(map(any, x))
+    }
 
 
 def bpp_by_round(runs: Sequence[Run], labels: Sequence[str], key: str, bound_key: str | None = None) -> Figure | None:
@@ -72,7 +83,7 @@ def bpp_by_round(runs: Sequence[Run], labels: Sequence[str], key: str, bound_key
     if not traces:
         return None
     y_axis = _bpp_axis([y for trace in traces for y in trace["y"]])
-    return _figure(traces, _round_axis(max(x for trace in traces for x in trace["x"])), y_axis, height=340)
+    return on_axes(traces, count_axis("round", traces), y_axis, height=340)
 
 
 def accuracy_by_client(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
@@ -87,12 +98,12 @@ def accuracy_by_client(runs: Sequence[Run], labels: Sequence[str]) -> Figure | N
         mode = "markers" if len(points) <= MOST_MARKERS else "lines"
         traces += [
             {**trace, "mode": mode, "line": {**trace["line"], "shape": "hvh"}}
-            for trace in _trace(index, label, points, notes)
+            for trace in line_of_run(index, label, points, notes)
         ]
     if not traces:
         return None
     x_axis = {"title": {"text": "clients, from the lowest to the highest (%)"}, "range": [0, 100]}
-    return _figure(traces, x_axis, {"title": {"text": "accuracy (%)"}}, height=300)
+    return on_axes(traces, x_axis, ACCURACY_AXIS, height=300)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -107,12 +118,33 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ladder[first:end]
 
 
+def _so_far(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+    """Rounds with an accuracy, and all bytes until their end: up, down, and both with evaluation."""
+    up = down = 0.0
+    for row in run.rounds:
+        up, down = up + (row["up_bytes"] or 0), down + (row["down_bytes"] or 0)
+        if row["accuracy"] is not None and (row["total_bytes"] or 0) > 0:
+            yield row, {"up": up, "down": down, BOTH: row["total_bytes"]}
+
+
+def _cost_note(row: dict[str, Any], crossed: dict[str, float]) -> str:
+    up, down, both = map(human_bytes, crossed.values())
+    return f"{percent(row['accuracy'])} · round {row['round']}<br>{up} up · {down} down · {both} in all"
+
+
+def _bytes_axis(name: str, lines: Sequence[Sequence[float]]) -> Figure:
+    axis = log_axis([x for line in lines for x in line if x > 0], lambda n: human_bytes(n, digits=1))
+    return {**axis, "title": {"text": f"{BYTE_AXES[name]} (log scale)"}}
+
+
 def _bpp_trace(index: int, run: Run, label: str, key: str) -> list[Figure]:
     points = [(row["round"], row[key]) for row in run.rounds if (row[key] or 0) > 0]
-    return _trace(index, label, points, [f"{significant(bpp)} bits per parameter · round {n}" for n, bpp in points])
+    return line_of_run(
+        index, label, points, [f"{significant(bpp)} bits per parameter · round {n}" for n, bpp in points]
+    )
 
 
-def _trace(index: int, label: str, points: Sequence[tuple[float, float]], notes: Sequence[str]) -> list[Figure]:
+def line_of_run(index: int, label: str, points: Sequence[tuple[float, float]], notes: Sequence[str]) -> list[Figure]:
     """Give one line as a list, empty where there is no point; `meta` is the run that the page shows or hides."""
     if not points:
         return []
@@ -133,21 +165,23 @@ def _trace(index: int, label: str, points: Sequence[tuple[float, float]], notes:
     return [line]
 
 
-def _round_axis(last: int) -> Figure:
-    """Number whole rounds only, however few there are."""
+def count_axis(title: str, traces: Sequence[Figure]) -> Figure:
+    """Number whole things from 1 only, however few there are."""
+    last = max(x for trace in traces for x in trace["x"])
     few = {"dtick": 1, "range": [0.5, last + 0.5]} if last <= MOST_TICKS else {}
-    return {"title": {"text": "round"}, "tickformat": "d", **few}
+    return {"title": {"text": title}, "tickformat": "d", **few}
 
 
 def _bpp_axis(values: Sequence[float]) -> Figure:
     """Start the axis at zero, or make it logarithmic where one line would press another flat."""
     if max(values) <= 20 * min(values):
         return {"title": {"text": "bits per parameter"}, "range": [0, 1.08 * max(values)]}
-    axis = _log_axis(values, lambda value: f"{value:.10f}".rstrip("0").rstrip("."))
+    axis = log_axis(values, lambda value: f"{value:.10f}".rstrip("0").rstrip("."))
     return {**axis, "title": {"text": "bits per parameter (log scale)"}}
 
 
-def _log_axis(values: Sequence[float], write: Callable[[float], str]) -> Figure:
+def log_axis(values: Sequence[float], write: Callable[[float], str]) -> Figure:
+    """Span values above 0 by a logarithmic axis of a few round ticks."""
     ticks = log_ticks(min(values), max(values))
     low, high = math.log10(min(*values, ticks[0])), math.log10(max(*values, ticks[-1]))
     room = 0.03 * (high - low)
@@ -155,7 +189,7 @@ def _log_axis(values: Sequence[float], write: Callable[[float], str]) -> Figure:
     return {"type": "log", "tickvals": ticks, "ticktext": [write(tick) for tick in ticks], "range": limits}
 
 
-def _figure(traces: list[Figure], x_axis: Figure, y_axis: Figure, height: int) -> Figure:
+def on_axes(traces: list[Figure], x_axis: Figure, y_axis: Figure, height: int) -> Figure:
     """Put lines on quiet axes; the page's style sheet gives ink and rules their light or dark colour."""
     quiet = {"zeroline": False, "showline": False, "ticks": "", "automargin": True}
     layout = {

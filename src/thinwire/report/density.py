@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from thinwire.errors import DataError
-from thinwire.report.charts import Figure, _figure, _trace
+from thinwire.report.charts import Figure, count_axis, line_of_run, on_axes
 from thinwire.report.runs import Run
 
 MODEL = "model.safetensors"
@@ -41,9 +41,8 @@ def density_by_layer(runs: Sequence[Run], labels: Sequence[str]) -> Figure | Non
         layers = densities(run.path)
         points = [(number, 100 * density) for number, (_, density) in enumerate(layers, 1)]
         notes = [f"{escape(name)}: {100 * density:.2f} %" for name, density in layers]
-        traces += [{**trace, "mode": "lines+markers"} for trace in _trace(index, label, points, notes)]
+        traces += [{**trace, "mode": "lines+markers"} for trace in line_of_run(index, label, points, notes)]
     if not traces:
         return None
-    last = max(x for trace in traces for x in trace["x"])
-    x_axis = {"title": {"text": "weight tensor, by name"}, "tickformat": "d", "range": [0.5, last + 0.5]}
-    return _figure(traces, x_axis, {"title": {"text": "density (%)"}, "rangemode": "tozero"}, height=300)
+    y_axis = {"title": {"text": "density (%)"}, "rangemode": "tozero"}
+    return on_axes(traces, count_axis("weight tensor, by name", traces), y_axis, height=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from html import escape
 from pathlib import Path
 
 from thinwire.errors import DataError
-from thinwire.report import parts
-from thinwire.report.charts import Figure, accuracy_by_bytes, accuracy_by_client, bpp_by_round
+from thinwire.report import links, parts
+from thinwire.report.breakdown import message_table, part_table
+from thinwire.report.charts import BOTH, Figure, accuracy_by_bytes, accuracy_by_client, bpp_by_round, byte_views
 from thinwire.report.density import density_by_layer
 from thinwire.report.runs import Run, Tell, read_runs, total_bytes
 from thinwire.report.tables import human_bytes, percent, run_labels, text_or_missing
@@ -29,6 +31,25 @@ TABLE_NOTE = (
 PERSONAL_NOTE = (
     "Each client scores the model that it would use, its personal part included, on samples of its own that it never "
     "trained on. Last evaluation of the run."
+)
+MESSAGE_NOTE = (
+    "All bytes of the run. Set-up: answers before training, the saliencies of SSFL for example. Requests: for a "
+    "keyframe. Refused: what the server did not accept. Envelopes (4 bytes a message) count with what they hold."
+)
+PART_NOTE = (
+    "All accepted answers, set-up included. Positions: which entries are sent. Mask: bits. Labels: which level an "
+    "entry has. Values: entries as numbers. Tables: what the rest is coded by (counts, histograms, centroids, scales). "
+    "Headers: of payloads. Frame: header, table of sections, checksum."
+)
+LINK_NOTE = (
+    "Time of a round: 2 · latency + 8 · bytes down / rate down + 8 · bytes up / rate up, for the mean bytes of a "
+    "client that was asked; [link] in a run takes the slowest client's instead. Left out: training, evaluation, the "
+    "latency of a second message to a client that asked for a keyframe, the server's own link."
+)
+ENERGY_NOTE = (
+    "Energy of a client's radio, mJ, for b Mbit at t Mbit/s in one direction: α · b + β · b / t. Power model "
+    "α_u · t_u + α_d · t_d + β mW of Huang et al., “A Close Examination of Performance and Power Characteristics of "
+    "4G LTE Networks”, MobiSys 2012, Table 4. Promotion and tail of the radio are left out: a lower bound."
 )
 STAGE_NOTE = "Summed over rounds and clients: more than the time passed where clients ran side by side."
 FOOTER = "Written by thinwire. Every byte counted here was received and decoded by the other side."
@@ -69,10 +90,18 @@ def render(runs: Sequence[Run]) -> str:
     labels = run_labels(runs)
     title = _title(runs)
     charts = _charts(runs, labels) + _personal(runs, labels)
-    sections = [f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(runs))}</p>', _summary(runs), charts]
-    sections += [_stages(runs, labels), _dropped(runs, labels), _repeat(runs, labels), f"<footer>{FOOTER}</footer>"]
+    body = [f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(runs))}</p>', _summary(runs), charts]
+    body += [_bytes(runs, labels), _links(runs, labels), _stages(runs, labels)]
+    body += [_dropped(runs, labels), _repeat(runs, labels), f"<footer>{FOOTER}</footer>"]
     plotly = _plotly_script() if charts else ""
-    return PAGE.substitute(title=escape(title), style=STYLE, script=SCRIPT, plotly=plotly, body="\n".join(sections))
+    texts = {"style": STYLE, "script": SCRIPT, "plotly": plotly, "data": _data(runs), "body": "\n".join(body)}
+    return PAGE.substitute(title=escape(title), **texts)
+
+
+def _data(runs: Sequence[Run]) -> str:
+    """What page.js computes from, as JSON that cannot end a script element."""
+    data = {"views": byte_views(runs), "runs": links.crossings(runs), "radios": links.RADIOS}
+    return json.dumps(data).replace("<", "\\u003c")
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -104,23 +133,27 @@ def _summary(runs: Sequence[Run]) -> str:
 
 def _charts(runs: Sequence[Run], labels: Sequence[str]) -> str:
     """Lay out the charts that have something to show, each with its key; empty where none has."""
+    choice = parts.choice("bytes", byte_views(runs), BOTH)
+    accuracy = _chart("Accuracy by bytes", accuracy_by_bytes(runs, labels), "accuracy", labels, choice)
     bound = any(row["up_bpp_marginal"] for run in runs for row in run.rounds)
-    accuracy = _chart("Accuracy by bytes", accuracy_by_bytes(runs, labels), "accuracy", parts.legend(labels))
     up_figure = bpp_by_round(runs, labels, "up_bpp", "up_bpp_marginal")
-    up = _chart("Uplink, client to server", up_figure, "up", parts.legend(labels, bound))
-    down_figure = bpp_by_round(runs, labels, "down_bpp")
-    down = _chart("Downlink, server to client", down_figure, "down", parts.legend(labels))
-    density = _chart("Density by layer", density_by_layer(runs, labels), "density", parts.legend(labels))
+    up = _chart("Uplink, client to server", up_figure, "up", labels, bound=bound)
+    down = _chart("Downlink, server to client", bpp_by_round(runs, labels, "down_bpp"), "down", labels)
+    density = _chart("Density by layer", density_by_layer(runs, labels), "density", labels)
     return accuracy + (f'<div class="pair">{up}{down}</div>' if up and down else up + down) + density
 
 
 def _personal(runs: Sequence[Run], labels: Sequence[str]) -> str:
     """Show what clients reach on their own samples; empty where no run was evaluated so."""
-    key = f'{parts.personal_table(runs, labels)}<p class="note">{PERSONAL_NOTE}</p>{parts.legend(labels)}'
-    return _chart("Accuracy on each client's own samples", accuracy_by_client(runs, labels), "clients", key)
+    above = f'{parts.personal_table(runs, labels)}<p class="note">{PERSONAL_NOTE}</p>'
+    figure = accuracy_by_client(runs, labels)
+    return _chart("Accuracy on each client's own samples", figure, "clients", labels, above)
 
 
-def _chart(heading: str, figure: Figure | None, div_id: str, key: str) -> str:
+def _chart(
+    heading: str, figure: Figure | None, div_id: str, labels: Sequence[str], above: str = "", *, bound: bool = False
+) -> str:
+    """Lay out a chart with its key, and what stands above both; empty where there is nothing to draw."""
     if figure is None:
         return ""
     from plotly.io import to_html
@@ -128,7 +161,8 @@ def _chart(heading: str, figure: Figure | None, div_id: str, key: str) -> str:
     drawing = to_html(
         figure, config=PLOTLY_CONFIG, include_plotlyjs=False, full_html=False, div_id=f"chart-{div_id}", validate=False
     )
-    return f"<figure><h2>{heading}</h2>{key}{drawing}</figure>"
+    key = parts.legend(labels, {trace["meta"] for trace in figure["data"]}, bound)
+    return f"<figure><h2>{heading}</h2>{above}{key}{drawing}</figure>"
 
 
 def _plotly_script() -> str:
@@ -137,9 +171,25 @@ def _plotly_script() -> str:
     return f"<script>{get_plotlyjs()}</script>"
 
 
+def _bytes(runs: Sequence[Run], labels: Sequence[str]) -> str:
+    """Show where the bytes go, by message and inside the updates; empty where no round is known."""
+    messages = _noted("Where the bytes go", message_table(runs, labels), MESSAGE_NOTE)
+    return messages + _noted("Inside the updates", part_table(runs, labels), PART_NOTE)
+
+
+def _links(runs: Sequence[Run], labels: Sequence[str]) -> str:
+    """Show time and energy over links that the reader chooses; empty where no ledger says who took part."""
+    notes = f'<p class="note">{LINK_NOTE}</p><p class="note">{ENERGY_NOTE}</p>'
+    above = links.controls() + links.link_table(runs, labels) + notes
+    return _chart("Over a link of your choice", links.accuracy_by_seconds(runs, labels), "link", labels, above)
+
+
+def _noted(heading: str, table: str, note: str) -> str:
+    return f'<h2>{heading}</h2>{table}<p class="note">{note}</p>' if table else ""
+
+
 def _stages(runs: Sequence[Run], labels: Sequence[str]) -> str:
-    stages = parts.stage_table(runs, labels)
-    return f'<h2>Seconds by stage</h2>{stages}<p class="note">{STAGE_NOTE}</p>' if stages else ""
+    return _noted("Seconds by stage", parts.stage_table(runs, labels), STAGE_NOTE)
 
 
 def _dropped(runs: Sequence[Run], labels: Sequence[str]) -> str:

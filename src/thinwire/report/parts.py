@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
+from thinwire.report.bars import bar_table, swatch
 from thinwire.report.charts import run_colour
 from thinwire.report.runs import Run
 from thinwire.report.tables import human_bytes, numeric_column, personal_row, significant, summary_rows, text_or_missing
 
-STAGE_COLOURS = ("#4a6f94", "#8fb0cf", "#c9a45c", "#7f9b7a", "#b98a8a", "#8f88b0", "#6e7a83", "#b9c0c6")
 MOST_DROPPED_ROWS = 200
-
-
-def swatch(colour: str, kind: str = "") -> str:
-    """Give a small square of a colour, the key to a line or a bar."""
-    return f'<i class="swatch {kind}" style="background:{colour}"></i>'
 
 
 def table(rows: Sequence[Mapping[str, str]], marks: Sequence[str] = ()) -> str:
@@ -38,33 +33,36 @@ def summary_table(runs: Sequence[Run]) -> str:
     return table(summary_rows(runs), [swatch(run_colour(index)) for index in range(len(runs))])
 
 
-def legend(labels: Sequence[str], bound: bool = False) -> str:
-    """Name the lines of a chart by buttons that hide and show a run; one run needs no name."""
+def legend(labels: Sequence[str], shown: Collection[int], bound: bool = False) -> str:
+    """Name the runs that a chart shows by buttons that hide and show them; one run alone on a page needs no name."""
     keys = [
         f'<button type="button" data-run="{index}" aria-pressed="true">'
         f"{swatch(run_colour(index))}{escape(label)}</button>"
         for index, label in enumerate(labels)
+        if index in shown and len(labels) > 1
     ]
-    keys = keys if len(labels) > 1 else []
     if bound:
         keys.append('<span><i class="dash"></i>bound: coding without shared knowledge (theory, not bytes sent)</span>')
     return f'<div class="legend">{"".join(keys)}</div>' if keys else ""
 
 
+def choice(name: str, options: Iterable[str], chosen: str) -> str:
+    """Write options of which one is chosen, side by side; one option needs no choice."""
+    buttons = [
+        f'<label><input type="radio" name="{name}" value="{option}"{" checked" if option == chosen else ""}>{option}'
+        "</label>"
+        for option in options
+    ]
+    return f'<fieldset class="choice">{"".join(buttons)}</fieldset>' if len(buttons) > 1 else ""
+
+
 def stage_table(runs: Sequence[Run], labels: Sequence[str]) -> str:
     """Write the seconds of each stage, summed over a run's rounds, with a bar to compare runs; empty without any."""
-    totals = [_stage_seconds(run) for run in runs]
-    stages = sorted({stage for total in totals for stage in total}, key=lambda s: -sum(t.get(s, 0) for t in totals))
-    longest = max((sum(total.values()) for total in totals), default=0)
-    if not longest:
-        return ""
-    colours = {stage: STAGE_COLOURS[i % len(STAGE_COLOURS)] for i, stage in enumerate(stages)}
-    head = "".join(f'<th class="number">{swatch(colours[stage])}{_stage_name(stage)} (s)</th>' for stage in stages)
-    rows = "".join(_stage_row(label, total, colours, longest) for label, total in zip(labels, totals, strict=True))
-    return (
-        f'<table><thead><tr><th>Run</th><th>Time</th>{head}<th class="number">all (s)</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
+    totals = {label: _stage_seconds(run) for run, label in zip(runs, labels, strict=True)}
+    stages = {stage for total in totals.values() for stage in total}
+    ranked = sorted(sorted(stages), key=lambda stage: -sum(total.get(stage, 0) for total in totals.values()))
+    heads = {stage: f"{stage.replace('_', ' ')} (s)" for stage in ranked}
+    return bar_table(totals, heads, significant, "all (s)", max(sum(total.values()) for total in totals.values()))
 
 
 def dropped_table(runs: Sequence[Run], labels: Sequence[str]) -> str:
@@ -121,31 +119,6 @@ def _stage_seconds(run: Run) -> dict[str, float]:
         for stage, seconds in row["seconds"].items():
             total[stage] = total.get(stage, 0.0) + max(0.0, seconds or 0.0)
     return total
-
-
-def _stage_name(stage: str) -> str:
-    return escape(stage.replace("_", " "))
-
-
-def _stage_row(label: str, total: Mapping[str, float], colours: Mapping[str, str], longest: float) -> str:
-    bar = "".join(
-        f'<i style="background:{colour};width:{100 * total.get(stage, 0) / longest:.2f}%"></i>'
-        for stage, colour in colours.items()
-        if total.get(stage)
-    )
-    cells = "".join(
-        f'<td class="number" data-label="{_stage_name(stage)} (s)">{swatch(colour, "small")}'
-        f"{_seconds(total.get(stage))}</td>"
-        for stage, colour in colours.items()
-    )
-    return (
-        f'<tr><td data-label="Run">{escape(label)}</td><td class="wide"><div class="bar">{bar}</div></td>{cells}'
-        f'<td class="number" data-label="all (s)">{_seconds(sum(total.values()))}</td></tr>'
-    )
-
-
-def _seconds(value: float | None) -> str:
-    return text_or_missing(None if value is None else significant(value))
 
 
 def _dropped_rows(run: Run, label: str) -> Iterable[dict[str, str]]:

@@ -15,6 +15,7 @@ from thinwire.report.personal import Client, read_clients
 
 SUMMARY_NUMBERS = (
     "parameters",
+    "clients",
     "rounds",
     "accuracy",
     "best_accuracy",
@@ -45,10 +46,12 @@ ROUND_NUMBERS = (
     "down_bpp",
     "up_bpp_marginal",
     "total_bytes",
+    "clients",
     "personal_accuracy",
     "personal_worst_decile",
     "link_seconds",
 )
+ROUND_TABLES = ("seconds", "up_by_sort", "down_by_sort", "up_parts")  # numbers by name
 ROUND_NEEDS = ("accuracy", "up_bytes", "down_bytes", "total_bytes")  # what a line of another version may lack
 NAME_FIELDS = {
     "method": ("name",),
@@ -66,7 +69,8 @@ class Run:
     """One run as its files tell it.
 
     `summary` holds the keys of `summary.json`; for an unfinished run those that the configuration and the finished
-    rounds give. `rounds` has one dict a finished round. A number that is absent or not finite is None in both.
+    rounds give. `rounds` has one dict a finished round. A number that is absent or not finite is None in both, an
+    absent table of numbers by name {}.
     `clients` are those of the last federated evaluation, by ascending accuracy. `remarks`: what was left out, and why.
     """
 
@@ -187,14 +191,17 @@ def _round(row: dict[str, Any], where: str) -> dict[str, Any]:
     row = _with_numbers(row, ROUND_NUMBERS, where)
     if not isinstance(row.get("round"), int):
         raise DataError(f"{where}: round = {row.get('round')!r} is not a whole number")
-    row["seconds"] = row.get("seconds") or {}
+    row |= {key: _table(row.get(key) or {}, f"{where}, {key}") for key in ROUND_TABLES}
     row["dropped"] = row.get("dropped") or []
-    if not isinstance(row["seconds"], dict):
-        raise DataError(f"{where}: seconds is not an object of stage and seconds")
     if not isinstance(row["dropped"], list) or not all(isinstance(entry, dict) for entry in row["dropped"]):
         raise DataError(f"{where}: dropped is not a list of objects")
-    row["seconds"] = _with_numbers(row["seconds"], tuple(row["seconds"]), f"{where}, seconds")
     return row
+
+
+def _table(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not an object of names and numbers")
+    return _with_numbers(value, tuple(value), where)
 
 
 def _with_numbers(row: Mapping[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,20 @@ class Traffic:
     down: list[int] = field(default_factory=list)  # bytes sent to each client
     evaluate_bytes: int = 0
     marginal_bits: list[float] = field(default_factory=list)
+    up_by_sort: Counter[str] = field(default_factory=Counter)
+    down_by_sort: Counter[str] = field(default_factory=Counter)
+    up_parts: Counter[str] = field(default_factory=Counter)
+
+    def sent(self, sizes: Mapping[int, int], sorts: Mapping[int, str]) -> None:
+        """Count a message to each of some clients, of so many bytes and what for."""
+        self.down += sizes.values()
+        for client, size in sizes.items():
+            self.down_by_sort[sorts[client]] += size
+
+    def received(self, size: int, sort: str) -> None:
+        """Count an answer's bytes by what it was for."""
+        self.up.append(size)
+        self.up_by_sort[sort] += size
 
     def bpp(self, sizes: list[int]) -> float:
         """Mean bits per parameter of the dense model over the messages given, headers included."""
@@ -39,7 +55,9 @@ class Round:
 
     error_feedback: do clients send again what the uplink codec lost? The personal numbers are those of the clients'
     own held-back samples, None in rounds without such an evaluation. link_seconds: what the round's messages would
-    take over the links of `[link]`, None without.
+    take over the links of `[link]`, None without. up_by_sort, down_by_sort: up_bytes and down_bytes by what messages
+    are for; up_parts: bytes of the accepted answers by what they are (`runtime.contents` names both). Ledgers of
+    before these fields have None.
     """
 
     round: int
@@ -60,6 +78,9 @@ class Round:
     personal_accuracy: float | None = None
     personal_worst_decile: float | None = None
     link_seconds: float | None = None
+    up_by_sort: dict[str, int] | None = None
+    down_by_sort: dict[str, int] | None = None
+    up_parts: dict[str, int] | None = None
 
     def line(self) -> str:
         """JSON, one line."""

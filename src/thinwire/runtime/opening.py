@@ -37,7 +37,7 @@ def payload_parts(data: bytes, run: Path) -> dict[int, Opened]:
     method, folder = assembly.method, run / FRAMES
     codec = {Kind.REQUEST: 0, Kind.UPDATE: tag(method.uplink)}.get(frame.kind, tag(method.downlink))
     frames.expect(frame, run=assembly.run_id, codec=None if frame.all(Section.SALIENCY) else codec)
-    if frame.kind == Kind.STEP:
+    if frame.all(Section.STEP) or frame.kind == Kind.STEP:
         opened = _steps(frame, method, folder)
     elif frame.all(Section.MASK):
         opened = _masked(frame, data, method, folder, assembly.clients)
@@ -91,19 +91,24 @@ def _update(frame: Frame, data: bytes, method: Method, folder: Path, clients: li
 
 
 def _steps(frame: Frame, method: Method, folder: Path) -> dict[int, Opened]:
-    """Each step alone, by the state that it builds on."""
-    steps = frame.all(Section.STEP)
-    if frame.base + len(steps) != frame.round or len(steps) != len(frame.sections):
-        raise DecodeError(f"frame: {len(steps)} steps do not lead from version {frame.base} to {frame.round}")
-    return {number: _step(frame, number, method, folder) for number in range(len(steps))}
+    """Each step alone, by the state that it builds on; of a keyframe with steps behind it, these."""
+    numbers = [number for number, (sort, _) in enumerate(frame.sections) if sort == Section.STEP]
+    key = frame.kind == Kind.KEYFRAME
+    base = frame.round - len(numbers) if key else frame.base
+    if base < 0 or base + len(numbers) != frame.round or (not key and len(numbers) != len(frame.sections)):
+        raise DecodeError(f"frame: {len(numbers)} steps do not lead from version {frame.base} to {frame.round}")
+    return {
+        number: _step(replace(frame, sections=frame.sections[number : number + 1]), version, method, folder)
+        for version, number in enumerate(numbers, start=base)
+    }
 
 
-def _step(frame: Frame, number: int, method: Method, folder: Path) -> Opened:
-    base, sections = frame.base + number, frame.sections[number : number + 1]
+def _step(frame: Frame, base: int, method: Method, folder: Path) -> Opened:
+    """A frame's only step, from a version."""
     server = read_state(folder, method, base)
     if server is None:
         return NO_STATE
-    alone = frames.write(replace(frame, base=base, round=base + 1, sections=sections))
+    alone = frames.write(replace(frame, kind=Kind.STEP, base=base, round=base + 1))
     held = method.receive(method.broadcast(server, None), None, None)
     return traced(lambda: method.receive(alone, held, base))
 

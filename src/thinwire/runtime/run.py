@@ -217,6 +217,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "data": assembly.dataset.name,
         "model": experiment.model.source,
         "parameters": method.parameters,
+        "clients": len(assembly.clients),
         "rounds": len(rounds),
         "accuracy": rounds[-1].accuracy,
         "best_accuracy": max(entry.accuracy for entry in rounds),

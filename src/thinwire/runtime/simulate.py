@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from thinwire.errors import DecodeError, TrainingError
 from thinwire.frame import Kind
 from thinwire.methods import Method, Update
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, NEVER, TRAIN, Answer
+from thinwire.runtime.contents import opened, sort_of
 from thinwire.runtime.ledger import Round, Traffic
 from thinwire.runtime.link import Crossings
 from thinwire.runtime.pool import Pool, Task
@@ -86,7 +88,9 @@ class Simulation:
         pool.begin(sync, list(messages.values()))
         self.synced = self.method.version(progress.server)
         sizes = {client: ENVELOPE_BYTES + len(messages[have]) for client, have in asked.items()}
-        return Sending(sizes, pool.answers(tasks, enough), seconds)
+        sorts = {have: sort_of(message) for have, message in messages.items()}
+        of_clients = {client: sorts[have] for client, have in asked.items()}
+        return Sending(sizes, of_clients, pool.answers(tasks, enough), seconds)
 
 
 def check_request(frame: bytes) -> None:
@@ -96,9 +100,10 @@ def check_request(frame: bytes) -> None:
 
 @dataclass(frozen=True)
 class Sending:
-    """Bytes of the message to each client, the clients' answers as they come, and what the encoding took."""
+    """Bytes and sort of the message to each client, the clients' answers as they come, and what the encoding took."""
 
     sizes: dict[int, int]
+    sorts: dict[int, str]
     answers: Iterator[Answer]
     encode_seconds: float
 
@@ -114,6 +119,7 @@ class RoundWork:
         self.traffic, self.crossings = Traffic(self.method.parameters), Crossings()
         self.dropped: list[dict[str, Any]] = []
         self.train_losses: list[float] = []
+        self.sort = ""  # of all updates of this round
         self.seconds: dict[str, float] = {}
 
     def updates(self) -> Iterator[Update]:
@@ -122,7 +128,6 @@ class RoundWork:
         asked: list[int] = []
         for answer in self._send({client: self.have.get(client) for client in cohort}, enough):
             if answer.status == "keyframe":
-                self._receive(answer)
                 asked += self._asks(answer)
             else:
                 yield from self._accept(answer)
@@ -151,7 +156,7 @@ class RoundWork:
         progress = Progress(self.server, self.have, self.accepted, self.records)
         sending = self.simulation.send(progress, cohort, enough=enough)
         self._add("server_encode", sending.encode_seconds)
-        self.traffic.down += sending.sizes.values()
+        self.traffic.sent(sending.sizes, sending.sorts)
         self.crossings.sent(sending.sizes)
         return sending.answers
 
@@ -159,17 +164,19 @@ class RoundWork:
         """The update of an answer, unless its frame is refused; a stopped client ends the run."""
         if answer.status == "stop":
             raise TrainingError(answer.reason)
+        if answer.status == "keyframe":
+            return self._refuse(answer, "asked for a keyframe twice")
         if answer.status != "done":
-            return self._drop(answer.client, answer.reason or "asked for a keyframe twice")
+            return self._drop(answer.client, answer.reason)
         self.records[answer.client] = answer.record
-        self._receive(answer)
         try:
             with self.timed("server_decode"):
-                update = self.method.read(self.server, answer.client, answer.frame)
+                read = partial(self.method.read, self.server, answer.client, answer.frame)
+                update, parts = opened(read, len(answer.frame))
         except DecodeError as error:
-            return self._drop(answer.client, str(error))
+            return self._refuse(answer, str(error))
         self.have[answer.client] = self.accepted[answer.client] = self.version
-        self._note(answer, update)
+        self._note(answer, update, parts)
         yield update
 
     def _asks(self, answer: Answer) -> list[int]:
@@ -177,18 +184,27 @@ class RoundWork:
         try:
             check_request(answer.frame)
         except DecodeError as error:
-            self._drop(answer.client, str(error))
+            self._refuse(answer, str(error))
             return []
+        self._receive(answer, "request")
         return [answer.client]
 
-    def _receive(self, answer: Answer) -> None:
-        self.traffic.up.append(len(answer.frame))
+    def _receive(self, answer: Answer, sort: str) -> None:
+        self.traffic.received(len(answer.frame), sort)
         self.crossings.received(answer.client, len(answer.frame))
+
+    def _refuse(self, answer: Answer, reason: str) -> None:
+        """What crossed counts, be it of no use."""
+        self._receive(answer, "refused")
+        self._drop(answer.client, reason)
 
     def _drop(self, client: int, reason: str) -> None:
         self.dropped.append({"client": client, "reason": reason})
 
-    def _note(self, answer: Answer, update: Update) -> None:
+    def _note(self, answer: Answer, update: Update, parts: Counter[str]) -> None:
+        self.sort = self.sort or sort_of(answer.frame)
+        self._receive(answer, self.sort)
+        self.traffic.up_parts.update(parts)
         self.train_losses.append(answer.metrics["loss"])
         for stage in ("client_decode", "client_train"):
             self._add(stage, answer.metrics[stage])
@@ -225,4 +241,7 @@ class RoundWork:
             error_feedback=self.method.error_feedback,
             dropped=self.dropped,
             seconds={stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
+            up_by_sort=dict(traffic.up_by_sort),
+            down_by_sort=dict(traffic.down_by_sort),
+            up_parts=dict(traffic.up_parts),
         )

@@ -1,0 +1,26 @@
+"""What a trial leaves beside its runs: suggested.toml, suggest.json, suggest.md and report.html."""
+
+from __future__ import annotations
+
+import json
+
+from thinwire.modelfile import save_bytes
+from thinwire.report import save_page
+from thinwire.suggest.shown import as_markdown, as_toml
+from thinwire.suggest.suggestion import Suggestion
+from thinwire.suggest.trial import played
+
+
+def write(suggestion: Suggestion) -> Suggestion:
+    """Write all four, each whole or not at all."""
+    out = suggestion.out
+    texts = {
+        "suggested.toml": as_toml(suggestion),
+        "suggest.json": json.dumps(suggestion.as_dict(), indent=1) + "\n",
+        "suggest.md": as_markdown(suggestion),
+    }
+    for name, text in texts.items():
+        save_bytes(text.encode(), out / name)
+    runs = map(played, suggestion.trial.plan.runs)
+    save_page([run for run in runs if run], out / "report.html")
+    return suggestion
