@@ -47,8 +47,9 @@ class Show:
         """Show a committed round of one of several runs; the bar counts the rounds of all."""
         from thinwire.report import human_bytes
 
+        accuracy = f"{'–':>7}" if entry.accuracy is None else f"{100 * entry.accuracy:5.2f} %"
         text = (
-            f"accuracy {100 * entry.accuracy:5.2f} %  up {entry.up_bpp:.3f} bpp  down {entry.down_bpp:.3f} bpp  "
+            f"accuracy {accuracy}  up {entry.up_bpp:.3f} bpp  down {entry.down_bpp:.3f} bpp  "
             f"{human_bytes(entry.total_bytes)} so far"
         )
         self.done[name] = entry.round

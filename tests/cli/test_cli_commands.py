@@ -118,6 +118,14 @@ def test_every_option_has_its_place(thin, folder):
     assert set(made.versions) == {"python", "thinwire", "torch", "numpy"}
 
 
+def test_a_round_that_is_not_scored_shows_no_accuracy(thin):
+    code, _, err = thin("run", *TINY, "--rounds", "2", "--set", "evaluation.server_every=2", "--out", "a")
+    assert code == 0, err
+    first, second = (line for line in err.splitlines() if line.startswith("round "))
+    assert "accuracy       –  up" in first
+    assert "%  up" in second
+
+
 def test_config_toml_repeats_the_run(thin, folder):
     thin("run", *TINY, "--out", "a", "--seed", "4")
     code, _, err = thin("run", "a/config.toml", "--out", "b", "--workers", "1")

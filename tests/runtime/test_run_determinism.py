@@ -238,7 +238,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, case, workers):
 
 
 def killed(out, name, workers, settings, after):
-    """Start or go on in a process of its own, SIGKILL it after so many seconds. -> did it end before?"""
+    """Start or go on in a process of its own, SIGKILL it so many seconds after it began. -> did it end before?"""
 
     def work():
         if (out / "config.toml").exists():
@@ -249,6 +249,8 @@ def killed(out, name, workers, settings, after):
 
     process = get_context("fork").Process(target=work)
     process.start()
+    while not (out / "config.toml").exists() and process.is_alive():
+        time.sleep(0.002)
     process.join(after)
     if process.exitcode is None:
         os.kill(process.pid, signal.SIGKILL)

@@ -213,6 +213,24 @@ def test_evaluating_leaves_the_progress_as_it_was():
     assert (made.progress.have, made.progress.accepted, dict(made.progress.records)) == before
 
 
+# the server's model --------------------------------------------------------------------------------------------------
+
+
+def test_rounds_that_are_not_scored_send_the_same_bytes(tmp_path):
+    """And what was scored has the same numbers, the last round always."""
+    all_of, some = (
+        start(experiment("fedavg", rounds=5, evaluation={"server_every": every}), tmp_path / str(every), workers=1)
+        for every in (1, 2)
+    )
+    for one, other in zip(all_of.rounds, some.rounds, strict=True):
+        scored = (one.accuracy, one.loss) if one.round in (2, 4, 5) else (None, None)
+        assert (other.accuracy, other.loss) == scored
+        assert ("evaluate" in other.seconds) == (one.round in (2, 4, 5))
+        assert (one.up_bytes, one.down_bytes, one.train_loss) == (other.up_bytes, other.down_bytes, other.train_loss)
+    assert some.summary["accuracy"] == all_of.summary["accuracy"]
+    assert some.summary["best_accuracy"] == max(row.accuracy for row in some.rounds if row.accuracy is not None)
+
+
 # the same whatever the method, the workers, the interruption ---------------------------------------------------------
 
 

@@ -63,6 +63,14 @@ def test_in_seconds():
     assert score([], Budget(1)) == Score()
 
 
+def test_rounds_that_are_not_scored_count_for_nothing():
+    rows = ledger([0.1, 0.5, 0.3], 10)
+    rows[1]["accuracy"] = None
+    assert score(rows, Budget(100)).round == 3
+    rows[2]["accuracy"] = None
+    assert score(rows[1:], Budget(100)).accuracy is None
+
+
 def test_one_that_fails_leaves_at_once_whoever_it_was():
     def play(name, limit):
         return Score(failed="diverged") if (name, limit) == ("best", 4) else Score({"best": 0.9, "next": 0.8}[name], 1)

@@ -63,7 +63,11 @@ def _check_same(experiment: Experiment, out: Path) -> None:
 
 def _log_round(entry: Round, rounds: int) -> None:
     log.info(
-        "round %d/%d  accuracy %.2f %%  up %.3f bpp  down %.3f bpp  %s bytes so far%s", entry.round, rounds,
-        100 * entry.accuracy, entry.up_bpp, entry.down_bpp, f"{entry.total_bytes:,}",
+        "round %d/%d  accuracy %s  up %.3f bpp  down %.3f bpp  %s bytes so far%s", entry.round, rounds,
+        _percent(entry.accuracy), entry.up_bpp, entry.down_bpp, f"{entry.total_bytes:,}",
         "".join(f"; client {drop['client']} dropped: {drop['reason']}" for drop in entry.dropped),
     )  # fmt: skip
+
+
+def _percent(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"

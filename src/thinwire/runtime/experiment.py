@@ -110,9 +110,13 @@ class CheckpointSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """After how many rounds clients score the model on samples that they hold back; 0: after the last one only."""
+    """After how many rounds clients score the model on samples that they hold back; 0: after the last one only.
+
+    server_every: likewise for the server's model on the test split. The last round is always scored.
+    """
 
     every: Annotated[int, Field(ge=0, le=2**31)] = 0
+    server_every: Positive = 1
 
 
 class LinkSettings(_Section):
@@ -168,6 +172,10 @@ class Experiment(_Section):
         """Do clients evaluate after this round, counted from 1?"""
         every = self.evaluation.every
         return bool(self.data.test_fraction) and (round == self.rounds or bool(every and round % every == 0))
+
+    def scores(self, round: int) -> bool:
+        """Is the server's model scored after this round, counted from 1?"""
+        return round == self.rounds or round % self.evaluation.server_every == 0
 
 
 def parse(settings: Mapping[str, Any]) -> Experiment:

@@ -53,6 +53,7 @@ class Traffic:
 class Round:
     """One line of the ledger. Rounds count from 1; total_bytes sums all traffic of the run so far.
 
+    accuracy, loss: of the server's model, None in rounds after which it is not scored.
     error_feedback: do clients send again what the uplink codec lost? The personal numbers are those of the clients'
     own held-back samples, None in rounds without such an evaluation. link_seconds: what the round's messages would
     take over the links of `[link]`, None without. up_by_sort, down_by_sort: up_bytes and down_bytes by what messages
@@ -61,8 +62,8 @@ class Round:
     """
 
     round: int
-    accuracy: float
-    loss: float
+    accuracy: float | None
+    loss: float | None
     train_loss: float
     up_bytes: int
     down_bytes: int

@@ -155,8 +155,10 @@ def _play_rounds(
     while (done := method.version(progress.server)) < experiment.rounds:
         before = progress.server
         progress, work = simulation.play(progress)
-        with work.timed("evaluate"):
-            scores = assembly.evaluate(method.model(progress.server))
+        scores = dict[str, float]()
+        if experiment.scores(done + 1):
+            with work.timed("evaluate"):
+                scores = assembly.evaluate(method.model(progress.server))
         evaluation = Evaluation()
         if experiment.evaluates(done + 1):
             with work.timed("evaluate_clients"):
@@ -178,7 +180,7 @@ def _entry(
     link: Link | None, work: RoundWork, evaluation: Evaluation, scores: dict[str, float], total_before: int
 ) -> Round:
     """The round's line in the ledger, with what the clients' evaluation cost and gave, timed where there is a link."""
-    entry = evaluation.note(work.entry(scores["accuracy"], scores["loss"], total_before))
+    entry = evaluation.note(work.entry(scores.get("accuracy"), scores.get("loss"), total_before))
     return replace(entry, link_seconds=link.seconds(work.crossings + evaluation.crossings)) if link else entry
 
 
@@ -220,7 +222,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "clients": len(assembly.clients),
         "rounds": len(rounds),
         "accuracy": rounds[-1].accuracy,
-        "best_accuracy": max(entry.accuracy for entry in rounds),
+        "best_accuracy": max(entry.accuracy for entry in rounds if entry.accuracy is not None),
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),
         "evaluate_bytes": sum(entry.evaluate_bytes for entry in rounds),

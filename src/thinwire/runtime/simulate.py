@@ -221,7 +221,7 @@ class RoundWork:
         yield
         self._add(stage, perf_counter() - start)
 
-    def entry(self, accuracy: float, loss: float, total_before: int) -> Round:
+    def entry(self, accuracy: float | None, loss: float | None, total_before: int) -> Round:
         """The round's line in the ledger."""
         traffic = self.traffic
         crossed = sum(traffic.up) + sum(traffic.down) + traffic.evaluate_bytes

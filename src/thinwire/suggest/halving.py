@@ -49,7 +49,8 @@ class Standing:
 def score(rows: Sequence[Row], budget: Budget) -> Score:
     """What a run of these rounds reached within the budget; of equal accuracies, the earliest."""
     costs = budget.costs(rows)
-    within = [number for number, cost in enumerate(costs) if cost <= budget.amount]
+    scored = [row["accuracy"] is not None for row in rows]
+    within = [number for number, cost in enumerate(costs) if cost <= budget.amount and scored[number]]
     first = costs[0] if costs else None
     if not within:
         return Score(played=len(rows), first_cost=first)

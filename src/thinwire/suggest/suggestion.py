@@ -39,12 +39,12 @@ class Suggestion:
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """Accuracy by cost of the suggested experiment: a point a round, up to the budget."""
+        """Accuracy by cost of the suggested experiment: a point a scored round, up to the budget."""
         costs = self.trial.budget.costs(self.rows)
         return [
             {"round": row["round"], "accuracy": row["accuracy"], "bytes": row["total_bytes"], "cost": cost}
             for row, cost in zip(self.rows, costs, strict=True)
-            if cost <= self.trial.budget.amount
+            if cost <= self.trial.budget.amount and row["accuracy"] is not None
         ]
 
     def as_dict(self) -> dict[str, Any]:
