@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 SETTING = ("iid", "all", "beta")  # partition, who takes part, prior
-PERSONAL = HERE.parent / "experiments" / "fedpara" / "personal.csv"
+PERSONAL = HERE.parent / "experiments" / "pfedpara" / "personal.csv"
 T_95 = 2.776  # Student's t, 4 degrees of freedom
 BITS = HERE.parent / "experiments" / "fedpm" / "curve.csv"
 GREY, COLOURS = "#8a8f94", ("#00897b", "#e07b00", "#5c6bc0", "#c2185b", "#7a9a01", "#8d6e63", "#0288d1")

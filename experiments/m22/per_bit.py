@@ -4,7 +4,7 @@ Per-bit accuracy = (accuracy − accuracy of the untrained model) / total bits u
 density is set, on a first update of this very task, so that the update has the bytes of the budget; what each run
 then really sent is in the table. MNIST, MLP, 10 clients × 2,000 images, Dirichlet 0.5, SGD 0.05, batch 32, 10 rounds.
 
-    python experiments/codecs/per_bit.py [FOLDER]      from the repository's root; about 40 minutes on 2 cores
+    python experiments/m22/per_bit.py [FOLDER]      from the repository's root; about 40 minutes on 2 cores
 
 Writes per_bit.csv and per_bit.md beside this script; what is there already is not run again.
 """

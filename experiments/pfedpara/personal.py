@@ -4,7 +4,7 @@
 `tuned`: after five more epochs on its own, as it would be used. The table has the mean of the clients' accuracies, its
 95 % interval over the seeds (Student's t), the worst client in ten, bytes.
 
-    python experiments/fedpara/personal.py [FOLDER]      from the repository's root; what is there is not run again
+    python experiments/pfedpara/personal.py [FOLDER]      from the repository's root; what is there is not run again
 
 Writes personal.csv and personal.md beside this script.
 """
@@ -68,4 +68,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fedpara-personal"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/pfedpara"))
