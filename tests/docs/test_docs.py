@@ -66,6 +66,7 @@ def one_thread():
 # code blocks ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [pytest.param(p, marks=[pytest.mark.slow] * (name_of(p) in SLOW), id=name_of(p)) for p in PAGES]
 )

@@ -37,7 +37,7 @@ def payload_parts(data: bytes, run: Path) -> dict[int, Opened]:
     method, folder = assembly.method, run / FRAMES
     codec = {Kind.REQUEST: 0, Kind.UPDATE: tag(method.uplink)}.get(frame.kind, tag(method.downlink))
     frames.expect(frame, run=assembly.run_id, codec=None if frame.all(Section.SALIENCY) else codec)
-    if frame.all(Section.STEP) or frame.kind == Kind.STEP:
+    if frame.kind == Kind.STEP or (frame.kind == Kind.KEYFRAME and frame.all(Section.STEP)):
         opened = _steps(frame, method, folder)
     elif frame.all(Section.MASK):
         opened = _masked(frame, data, method, folder, assembly.clients)
