@@ -26,7 +26,6 @@ from thinwire.runtime.experiment import Experiment, parse
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-SLOW = {"compare.md"}
 ROW = re.compile(r"^\| *(.*?) *\|$", re.MULTILINE)
 
 
@@ -67,9 +66,7 @@ def one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[pytest.mark.slow] * (name_of(p) in SLOW), id=name_of(p)) for p in PAGES]
-)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     play(page, tmp_path, monkeypatch)
 
