@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import sys
 from functools import partial
+from itertools import accumulate, product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -23,6 +24,12 @@ T_95 = 2.776  # Student's t, 4 degrees of freedom
 BITS = HERE.parent / "experiments" / "fedpm" / "curve.csv"
 GREY, COLOURS = "#8a8f94", ("#00897b", "#e07b00", "#5c6bc0", "#c2185b", "#7a9a01", "#8d6e63", "#0288d1")
 REFERENCES = ("fedavg", "fedavg-momentum", "drift-fedavg")
+COMBINED = ("fedpm", "stc-mask-both", "fedpara-m22-both", "ssfl-m22-both")  # entries of the frontier that no paper has
+MUTED = [
+    {"color": colour, "linewidth": 1.0, "linestyle": style}
+    for style, colour in product(("-", "--", ":"), ("#8a8f94", "#b08968", "#7d8bb5", "#79a389"))
+]
+FLOOR = 90.0  # %, where the frontier's picture begins
 FIGURES = {
     "methods": ("fedavg", "fedzip", "m22", "fedpm", "ssfl", "fedpara", "sparsyfed"),
     "fedavg": ("fedavg", "fedavg-momentum", "fedzip", "m22"),
@@ -53,14 +60,30 @@ STYLE = {
 
 def accuracy(axes: Axes, entries: tuple[str, ...]) -> None:
     """One line an entry."""
-    runs, colours = curves(), iter(COLOURS)
+    runs, colours, labels = curves("curves"), iter(COLOURS), LABELS["curves"]
     reference = next(entry for entry in REFERENCES if entry in entries)
     for entry in entries:
         colour = GREY if entry == reference else next(colours)
         megabytes = [point.total_bytes / 1e6 for point in runs[entry]]
         percent = [100 * point.accuracy for point in runs[entry]]
-        axes.plot(megabytes, percent, marker="o", markersize=3, linewidth=1.6, color=colour, label=LABELS[entry])
+        axes.plot(megabytes, percent, marker="o", markersize=3, linewidth=1.6, color=colour, label=labels[entry])
     axes.set(xscale="log", xlabel="MB, both directions so far", ylabel="accuracy %")
+
+
+def frontier(axes: Axes) -> None:
+    """Thin: the papers' own settings; thick: what no paper has; stairs: the best of all runs for so many bytes."""
+    runs, labels, colours, greys = curves("frontier"), LABELS["frontier"], iter(COLOURS), iter(MUTED)
+    for entry, points in runs.items():
+        combined = entry in COMBINED
+        look = {"color": next(colours), "linewidth": 2.2} if combined else next(greys)
+        megabytes = [point.total_bytes / 1e6 for point in points]
+        percent = [100 * point.accuracy for point in points]
+        axes.plot(megabytes, percent, label=labels[entry], zorder=3 if combined else 2, **look)
+    points = sorted((point.total_bytes / 1e6, 100 * point.accuracy) for points in runs.values() for point in points)
+    megabytes, percent = zip(*points, strict=True)
+    best = list(accumulate(percent, max))
+    axes.step(megabytes, best, where="post", color=GREY, linewidth=0.8, label="best so far")
+    axes.set(xscale="log", xlabel="MB, both directions so far", ylabel="accuracy %", ylim=(FLOOR, None))
 
 
 def bits(axes: Axes) -> None:
@@ -96,7 +119,7 @@ def main(folder: Path) -> None:
     drawn = {name: partial(accuracy, entries=entries) for name, entries in FIGURES.items()}
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, draw in {**drawn, "fedpm-bits": bits, "personal": personal}.items():
+        for name, draw in {**drawn, "frontier": frontier, "fedpm-bits": bits, "personal": personal}.items():
             figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
             draw(axes)
             figure.legend(loc="outside lower center", ncols=2, fontsize=9)

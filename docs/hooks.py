@@ -1,6 +1,7 @@
 """MkDocs: equations become MathML, which browsers draw themselves; tables of measured runs come from their CSV file.
 
-`<!-- curves: fedavg fedpm -->` stands for a table of the last round of these entries of experiments/methods/curves.csv.
+`<!-- curves: fedavg fedpm -->` stands for a table of the last round of these entries of experiments/methods, with
+`frontier` in place of `curves` of experiments/frontier.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import csv
 import re
 from html import unescape
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from latex2mathml.converter import convert
 
-CURVES = Path(__file__).parents[1] / "experiments" / "methods" / "curves.csv"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+POINTS = {"curves": ("methods/mnist", "methods/digits"), "frontier": ("frontier/mnist",)}  # see experiments/curves.py
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-TABLE = re.compile(r"<!-- curves: ([\w -]+?) -->")
-LABELS = {
+TABLE = re.compile(rf"<!-- ({'|'.join(POINTS)}): ([\w -]+?) -->")
+METHODS = {
     "fedavg": "FedAvg, float32",
     "fedzip": "FedZip pinned, 1 %, error feedback",
     "m22": "M22, M = 4, 1 bit, 1 %, error feedback",
@@ -36,46 +39,66 @@ LABELS = {
     "ssfl-m22-1": "SSFL, M22 with M = 1 on a fifth",
     "ssfl-m22-4": "SSFL, M22 with M = 4 on a fifth",
 }
+FRONTIER = {
+    "fedavg": "FedAvg, float32",
+    "signsgd": "SignSGD up",
+    "terngrad": "TernGrad up",
+    "qsgd": "QSGD up",
+    "eden": "EDEN, 1 bit, up",
+    "stc": "STC, 1/400, both ways",
+    "fedzip": "FedZip, 20 %, Huffman, up",
+    "m22": "M22, 1 bit on 5 %, up",
+    "ssfl": "SSFL, density 0.1",
+    "fedpara": "FedPara, γ = 0.1",
+    "fedpm": "FedPM with count classes",
+    "stc-mask-both": "STC, 1/100, masks as positions, both ways",
+    "fedpara-m22-both": "FedPara + M22 both ways",
+    "ssfl-m22-both": "SSFL + M22 both ways",
+}
+LABELS = {"curves": METHODS, "frontier": FRONTIER}
 
 
 class Point(NamedTuple):
-    """A run after a round: accuracy of the server's model, bytes so far each way."""
+    """An entry after a round, the mean over its seeds: accuracy of the server's model, bytes so far each way."""
 
     accuracy: float
-    up_bytes: int
-    down_bytes: int
+    up_bytes: float
+    down_bytes: float
 
     @property
-    def total_bytes(self) -> int:
+    def total_bytes(self) -> float:
         """Both directions."""
         return self.up_bytes + self.down_bytes
 
 
-def curves() -> dict[str, list[Point]]:
+def curves(points: str) -> dict[str, list[Point]]:
     """Every entry's points, round by round."""
-    found: dict[str, list[Point]] = {}
-    with open(CURVES, newline="") as file:
-        for row in csv.DictReader(file):
-            points = found.setdefault(row["entry"], [])
-            before = points[-1] if points else Point(0, 0, 0)
-            up, down = before.up_bytes + int(row["up_bytes"]), before.down_bytes + int(row["down_bytes"])
-            points.append(Point(float(row["accuracy"]), up, down))
-    return found
+    found: dict[str, dict[str, list[Point]]] = {}
+    for suite in POINTS[points]:
+        with open(EXPERIMENTS / f"{suite}.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                point = Point(float(row["accuracy"]), int(row["up_bytes"]), int(row["down_bytes"]))
+                found.setdefault(row["entry"], {}).setdefault(row["round"], []).append(point)
+    return {entry: [_mean(seeds) for seeds in rounds.values()] for entry, rounds in found.items()}
+
+
+def _mean(points: list[Point]) -> Point:
+    return Point(*(mean(values) for values in zip(*points, strict=True)))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its tables of runs."""
-    return TABLE.sub(lambda found: table(found[1].split()), markdown)
+    return TABLE.sub(lambda found: table(found[1], found[2].split()), markdown)
 
 
-def table(entries: list[str]) -> str:
+def table(points: str, entries: list[str]) -> str:
     """Accuracy and bytes after the last round."""
-    runs = curves()
+    runs, labels = curves(points), LABELS[points]
     lines = ["| run | accuracy % | MB up | MB down | MB in all |", "| --- | ---: | ---: | ---: | ---: |"]
     for entry in entries:
         last = runs[entry][-1]
         megabytes = (f"{size / 1e6:.3g}" for size in (last.up_bytes, last.down_bytes, last.total_bytes))
-        lines.append(f"| {LABELS[entry]} | {100 * last.accuracy:.2f} | {' | '.join(megabytes)} |")
+        lines.append(f"| {labels[entry]} | {100 * last.accuracy:.2f} | {' | '.join(megabytes)} |")
     return "\n".join(lines)
 
 

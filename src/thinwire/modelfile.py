@@ -74,6 +74,13 @@ def dense_bytes(
     return save(tensors, metadata={"thinwire": json.dumps(description, sort_keys=True)})
 
 
+def densities(model: nn.Module) -> dict[str, float]:
+    """The fraction of the entries that are not 0, of every weight of two axes or more; {} if none is 0."""
+    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1 and weight.numel()}
+    found = {name: int(weight.count_nonzero()) / weight.numel() for name, weight in weights.items()}
+    return found if any(density < 1 for density in found.values()) else {}
+
+
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The model of a `model.tw` or `model.safetensors` file, in evaluation mode.
 

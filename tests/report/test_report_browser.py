@@ -8,9 +8,7 @@ import os
 import shutil
 from itertools import accumulate
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -52,8 +50,7 @@ def folders(make_run_at, make_rounds, tmp_path_factory):
     hostile = make_run_at(base / "<img src=x>", rows=rows, config=f"# {HOSTILE}\n", **names)
     personal = make_run_at(base / "personal", rows=make_rounds(30, up_bpp=0.05), personal_accuracy=0.9)
     (personal / "clients.csv").write_text("client,test_samples,accuracy\n0,10,0.8\n1,10,1.0\n")
-    sparse = make_run_at(base / "sparse", rows=make_rounds(5, up_bpp=30))
-    save_file({"fc<b>": np.eye(4, dtype=np.float32)}, sparse / "model.safetensors")
+    sparse = make_run_at(base / "sparse", rows=make_rounds(5, up_bpp=30), model_density={"fc<b>": 0.25})
     local = {"data": "digits", "model": "mlp", "clients": 3, "rounds": 2, "workers": 1}
     return [hostile, personal, sparse, tw.run("fedavg", out=base / "real", link=LINK, **local).out]
 

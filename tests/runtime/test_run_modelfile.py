@@ -84,6 +84,9 @@ def test_a_run_ships_what_it_measured(which, request):
     assert torch.equal(predictions(loaded), predictions(result.model))
     assert result.summary["model_bytes"] == path.stat().st_size
     assert result.summary["model_bpp"] == pytest.approx(8 * path.stat().st_size / 650)
+    weights = {name: tensor for name, tensor in loaded.state_dict().items() if tensor.dim() > 1}
+    shares = {name: float((weight != 0).double().mean()) for name, weight in weights.items()}
+    assert result.summary["model_density"] == (pytest.approx(shares) if which == "mask_run" else {})
     if which == "dense_run":
         assert result.summary["model_accuracy"] == result.summary["accuracy"]
 

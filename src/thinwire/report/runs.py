@@ -36,6 +36,7 @@ SUMMARY_NUMBERS = (
     "personal_accuracy_weighted",
     "evaluated_clients",
 )
+DENSITY = "model_density"  # of a summary: fraction of each weight tensor's entries that are not 0; {} if none is 0
 ROUND_NUMBERS = (
     "accuracy",
     "loss",
@@ -100,6 +101,7 @@ def read_run(path: str | Path) -> Run:
     if not summary_file.exists():
         return Run(folder, config_text, _summary_so_far(config, rounds), rounds, False, clients, remarks)
     summary = _with_numbers(_object(_text(summary_file), str(summary_file)), SUMMARY_NUMBERS, str(summary_file))
+    summary[DENSITY] = _table(summary.get(DENSITY) or {}, f"{summary_file}, {DENSITY}")
     return Run(folder, config_text, summary, rounds, True, clients, remarks)
 
 
@@ -226,6 +228,7 @@ def _summary_so_far(config: Mapping[str, Any], rounds: Sequence[Mapping[str, Any
         **dict.fromkeys(SUMMARY_NUMBERS),
         **_names(config),
         **totals,
+        DENSITY: {},
         "rounds": len(rounds),
         "accuracy": accuracies[-1] if accuracies else None,
         "best_accuracy": max(accuracies, default=None),

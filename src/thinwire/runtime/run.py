@@ -202,6 +202,7 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
         "model_accuracy": assembly.evaluate(model)["accuracy"],
         "model_bytes": len(shipped),
         "model_bpp": 8 * len(shipped) / assembly.method.parameters,
+        "model_density": modelfile.densities(model),
         "wall_seconds": round(seconds, 3),
     }
     modelfile.save_bytes((json.dumps(summary, indent=2) + "\n").encode(), out / SUMMARY)
