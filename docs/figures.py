@@ -29,6 +29,7 @@ MUTED = [
     {"color": colour, "linewidth": 1.0, "linestyle": style}
     for style, colour in product(("-", "--", ":"), ("#8a8f94", "#b08968", "#7d8bb5", "#79a389"))
 ]
+HEIGHTS = {"frontier": 5.8}  # inches: room for its legend
 FLOOR = 90.0  # %, where the frontier's picture begins
 FIGURES = {
     "methods": ("fedavg", "fedzip", "m22", "fedpm", "ssfl", "fedpara", "sparsyfed"),
@@ -82,8 +83,9 @@ def frontier(axes: Axes) -> None:
     points = sorted((point.total_bytes / 1e6, 100 * point.accuracy) for points in runs.values() for point in points)
     megabytes, percent = zip(*points, strict=True)
     best = list(accumulate(percent, max))
-    axes.step(megabytes, best, where="post", color=GREY, linewidth=0.8, label="best so far")
-    axes.set(xscale="log", xlabel="MB, both directions so far", ylabel="accuracy %", ylim=(FLOOR, None))
+    axes.step(megabytes, best, ":", where="post", color=GREY, label="best of all for so many bytes")
+    axes.set(xscale="log", xlabel="MB, both directions so far", ylabel="accuracy %")
+    axes.set(xlim=(0.2, None), ylim=(FLOOR, 99.5))
 
 
 def bits(axes: Axes) -> None:
@@ -120,7 +122,7 @@ def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context(STYLE):
         for name, draw in {**drawn, "frontier": frontier, "fedpm-bits": bits, "personal": personal}.items():
-            figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+            figure, axes = pyplot.subplots(figsize=(6.4, HEIGHTS.get(name, 4.2)), layout="constrained")
             draw(axes)
             figure.legend(loc="outside lower center", ncols=2, fontsize=9)
             figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
 from thinwire.compare import plan, read
 from thinwire.report import read_run
 
@@ -23,10 +25,10 @@ def points(suite: Path, runs: Path) -> Iterator[tuple[object, ...]]:
     """A line for each scored round, entry by entry in the order of the suite."""
     for run in plan(read([str(suite)]), runs).runs:
         rounds = read_run(run.folder).rounds
-        up, down = (accumulate(row[side] for row in rounds) for side in ("up_bytes", "down_bytes"))
-        for row, *sizes in zip(rounds, up, down, strict=True):
+        sizes = accumulate((np.array((row["up_bytes"], row["down_bytes"])) for row in rounds), np.add)
+        for row, (up, down) in zip(rounds, sizes, strict=True):
             if row["accuracy"] is not None:
-                yield run.entry, run.experiment.seed, row["round"], row["accuracy"], *sizes
+                yield run.entry, run.experiment.seed, row["round"], row["accuracy"], up, down
 
 
 def main(suite: Path, runs: Path) -> None:
