@@ -72,7 +72,7 @@ def accuracy(axes: Axes, entries: tuple[str, ...]) -> None:
 
 
 def frontier(axes: Axes) -> None:
-    """Thin: the papers' own settings; thick: what no paper has; stairs: the best of all runs for so many bytes."""
+    """Thin: as papers have them; thick: as none has; stairs: the best of all runs for so many bytes."""
     runs, labels, colours, greys = curves("frontier"), LABELS["frontier"], iter(COLOURS), iter(MUTED)
     for entry, points in runs.items():
         combined = entry in COMBINED

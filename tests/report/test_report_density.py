@@ -27,5 +27,7 @@ def test_it_is_read_from_the_summary(make_run):
     folder = make_run("a", model_density={"fc1.weight": 0.5})
     assert read_run(folder).summary["model_density"] == {"fc1.weight": 0.5}
     assert read_run(make_run("before", model_density=None)).summary["model_density"] == {}
+    unknown = read_run(make_run("unknown", model_density={"a": None, "b": float("nan")}))
+    assert density_by_layer([unknown], ["unknown"]) is None
     with pytest.raises(DataError, match=r"summary\.json, model_density"):
         read_run(make_run("broken", model_density=[0.5]))

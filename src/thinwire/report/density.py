@@ -13,7 +13,7 @@ def density_by_layer(runs: Sequence[Run], labels: Sequence[str]) -> Figure | Non
     """Draw the density (%) of each weight tensor, in the model's order, a line a run; None where all are dense."""
     traces = []
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        layers = list(run.summary.get(DENSITY, {}).items())
+        layers = [(name, density) for name, density in run.summary.get(DENSITY, {}).items() if density is not None]
         points = [(number, 100 * density) for number, (_, density) in enumerate(layers, 1)]
         notes = [f"{escape(name)}: {100 * density:.2f} %" for name, density in layers]
         traces += [{**trace, "mode": "lines+markers"} for trace in line_of_run(index, label, points, notes)]
