@@ -1,4 +1,4 @@
-"""Every experiment file is one that runs: two rounds each; entries of suites and GPU settings on a sample of the data."""
+"""Every experiment file is one that runs: two rounds each; entries of suites and GPU settings on a sample of data."""
 
 import os
 from functools import cache
