@@ -118,7 +118,7 @@ def test_a_carry_runs_through_words_of_ones(words):
     assert carried
     written = np.zeros(words + 4, np.uint32)
     written[0], written[1 : words + 1] = 7, 2**32 - 1
-    rangecoder._carry(written, words + 1)
+    rangecoder.carry(written, words + 1)
     assert written.tolist() == [8] + [0] * (words + 3)
 
 

@@ -26,6 +26,7 @@ from thinwire.codecs.sign import SignSGD
 from thinwire.codecs.sketch import CountSketch
 from thinwire.codecs.ternary import Ternary
 from thinwire.codecs.terngrad import TernGrad
+from thinwire.codecs.thin import Thin
 from thinwire.codecs.topk import TopK
 from thinwire.codecs.trace import Part, parts, traced
 from thinwire.codecs.uniform import Uniform
@@ -33,6 +34,7 @@ from thinwire.codecs.votes import Votes
 
 _ALL: tuple[type[Codec], ...] = (
     Float32, Float16, BFloat16, FP8,  # dense casts
+    Thin,  # the house codec
     FedZip, M22, TinyScript, STC,  # papers' pipelines
     SignSGD, TernGrad, QSGD, Drive, Eden, CountSketch,  # baselines
     TopK, ByRole, Pooled, Each, Prune, Shortest,  # blocks that nest others

@@ -25,7 +25,8 @@ _LOW_WORD = np.uint64(2**32 - 1)
 
 
 @njit(cache=True)
-def _carry(words: np.ndarray, position: int) -> None:
+def carry(words: np.ndarray, position: int) -> None:
+    """Add one to the number that the words before `position` make."""
     position -= 1
     while words[position] == np.uint32(0xFFFFFFFF):
         words[position] = np.uint32(0)
@@ -48,7 +49,7 @@ def _encode_bits(bits, index, frequencies, words):  # type: ignore[no-untyped-de
             low += part
             width -= part
             if low < before:
-                _carry(words, position)
+                carry(words, position)
         if width < _RENORMALISE:
             words[position] = np.uint32(low >> _WORD)
             position += 1
@@ -96,7 +97,7 @@ def _encode_symbols(symbols, index, cumulative, words):  # type: ignore[no-untyp
         low += unit * start
         width = unit * frequency
         if low < before:
-            _carry(words, position)
+            carry(words, position)
         if width < _RENORMALISE:
             words[position] = np.uint32(low >> _WORD)
             position += 1
@@ -138,26 +139,26 @@ def _decode_symbols(words, index, cumulative, symbols):  # type: ignore[no-untyp
 def encode_bits(bits: np.ndarray, index: np.ndarray, frequencies: np.ndarray) -> bytes:
     """Bits (n,) uint8 where P(bit i = 1) = frequencies[index[i]] / 2¹⁶."""
     words = _room(bits.size)
-    return _seal(words, *_encode_bits(bits, index, frequencies, words))
+    return seal(words, *_encode_bits(bits, index, frequencies, words))
 
 
 def decode_bits(payload: bytes, index: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Inverse of `encode_bits`: (n,) uint8; DecodeError on a payload that the writer would not make of them."""
-    bits, words = np.empty(index.size, dtype=np.uint8), _open(payload)
-    _check_end(payload, words, *_decode_bits(words, index, frequencies, bits))
+    bits, words = np.empty(index.size, dtype=np.uint8), open_words(payload)
+    check_end(payload, words, *_decode_bits(words, index, frequencies, bits))
     return bits
 
 
 def encode_symbols(symbols: np.ndarray, index: np.ndarray, cumulative: np.ndarray) -> bytes:
     """Symbols (n,) by their tables: rows of `cumulative` (classes, symbols + 1), which run from 0 to 2¹⁶."""
     words = _room(symbols.size)
-    return _seal(words, *_encode_symbols(symbols, index, cumulative, words))
+    return seal(words, *_encode_symbols(symbols, index, cumulative, words))
 
 
 def decode_symbols(payload: bytes, index: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
     """Inverse of `encode_symbols`: (n,) uint32; DecodeError on a payload that the writer would not make of them."""
-    symbols, words = np.empty(index.size, dtype=np.uint32), _open(payload)
-    _check_end(payload, words, *_decode_symbols(words, index, cumulative, symbols))
+    symbols, words = np.empty(index.size, dtype=np.uint32), open_words(payload)
+    check_end(payload, words, *_decode_symbols(words, index, cumulative, symbols))
     return symbols
 
 
@@ -166,7 +167,7 @@ def _room(symbols: int) -> np.ndarray:
     return np.zeros(symbols + 1, dtype=np.uint32)
 
 
-def _seal(words: np.ndarray, position: int, low: int, width: int) -> bytes:
+def seal(words: np.ndarray, position: int, low: int, width: int) -> bytes:
     """The final words, then the number of [low, low + width) with the most trailing zero bits, its zero bytes cut."""
     low, end = int(low), int(low) + int(width)
     for shift in range(64, -1, -1):
@@ -174,13 +175,13 @@ def _seal(words: np.ndarray, position: int, low: int, width: int) -> bytes:
         if value < end:
             break
     if value >> 64:
-        _carry(words, position)
+        carry(words, position)
         value -= 1 << 64
     written = words[:position].astype(">u4").tobytes()
     return (written + value.to_bytes(8, "big")).rstrip(b"\0")
 
 
-def _open(payload: bytes) -> np.ndarray:
+def open_words(payload: bytes) -> np.ndarray:
     """The payload as words, padded with zero bytes to two words at least."""
     if payload and payload[-1] == 0:
         raise DecodeError("range coder: ends in a zero byte, which the writer cuts off")
@@ -188,7 +189,7 @@ def _open(payload: bytes) -> np.ndarray:
     return np.frombuffer(padded, dtype=">u4").astype(np.uint32)
 
 
-def _check_end(payload: bytes, words: np.ndarray, position: int, code: int, width: int) -> None:
+def check_end(payload: bytes, words: np.ndarray, position: int, code: int, width: int) -> None:
     """The message's last 64 bits stand `code` above low: no number of the interval may have more trailing zeros."""
     if len(payload) > 4 * position:
         raise DecodeError(f"range coder: {len(payload) - 4 * position} bytes are left over")

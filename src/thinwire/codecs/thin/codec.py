@@ -1,0 +1,131 @@
+"""The codec `thin`: its knobs, its payload and the way back."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from thinwire.codecs import trace
+from thinwire.codecs.base import Context, checked
+from thinwire.codecs.checks import finite
+from thinwire.codecs.thin import lossless, passes, rate
+from thinwire.errors import ConfigError, DecodeError
+
+HEADER = 3  # bytes: effort, step
+EXACT = 255  # effort of a lossless payload
+NMSE = 0.05  # where no target is given
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A payload with what it was asked for and what it reaches: `target` names nmse, bits or bytes."""
+
+    payload: builtins.bytes
+    nmse: float
+    target: str
+    wanted: float
+    got: float
+    passes: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is met within 2 %; else this is the nearest that the search found."""
+        return abs(self.got - self.wanted) <= 0.02 * self.wanted
+
+
+@dataclass(frozen=True)
+class Thin:
+    """Adaptive levels of outer products: few bits for any weight update, to an error, or to a size.
+
+    Each tensor, the first axis against the rest, is X ≈ (c / 64) S + Σₖ uₖ bₖᵀ + L, each term only where it pays:
+    c, a coefficient of the shared array's part S; r outer products, the leading directions of what is left; levels L.
+    aₖ = ‖bₖ‖ uₖ and bₖ are sent as levels, uₖ is the decoded aₖ over its norm, bₖ is fitted to the decoded uₖ. All levels
+    have one step Δ, so that every tensor and factor lies at the same slope of error against bits, and each is chosen
+    against the model that codes it: the least (x/Δ − l)² + 0.085 bits(l). What a level stands for is ±(|l| − o/64) Δ,
+    o the centroid's offset for |l| = 1, 2, above. The model (`model`) mixes contexts of neighbours, row, column and of
+    the shared array in integers; decoded values are sums of products in a fixed order: every machine has the same bytes
+    for the same levels, and the same values for the same bytes.
+
+    One target: nmse, ‖x − x̂‖² / ‖x‖² over the update; bits a parameter; bytes of the payload. None: nmse = 0.05. The
+    search over Δ meets it within 2 % or comes as near as it can; `encoded` says which.
+    speed: 'fast' mixes two contexts and tries up to 8 products a tensor, 'balanced' 4 and 32, 'small' 6 and 64 and
+    every combination. lossless: every bit of every float32, NaN too, coded by exponent and sign against what is shared.
+
+    Payload: the effort (1 byte: 0, 1, 2 for the speeds, 255 for lossless), the step's k, Δ = 2^(k/128) (2 bytes, signed),
+    the range-coded stream of `tensor.code`. The sum of an update of zeros is three bytes.
+    Errors: ConfigError for NaN, infinity (unless lossless), or a field out of range; DecodeError for another length or
+    effort, values that are not finite, an end that the writer would not choose.
+    Cost: the first call compiles for about 20 seconds, once a machine (numba's cache).
+    """
+
+    id: ClassVar[str] = "thin"
+    dtype: ClassVar[str] = "float32"
+
+    nmse: float | None = None
+    bits: float | None = None
+    bytes: int | None = None
+    speed: str = "balanced"
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in (("nmse", 1.0), ("bits", 32.0), ("bytes", 2.0**40)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value <= most):
+                raise ConfigError(f"{self.id}.{name}", value, f"above 0, at most {most:g}")
+        if isinstance(self.bytes, float) and not self.bytes.is_integer():
+            raise ConfigError(f"{self.id}.bytes", self.bytes, "a whole number")
+        for name, kind in (("nmse", float), ("bits", float), ("bytes", int)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, kind(value))
+        if self.speed not in passes.SPEEDS:
+            raise ConfigError(f"{self.id}.speed", self.speed, f"one of {', '.join(passes.SPEEDS)}")
+        targets = {name: getattr(self, name) for name in ("nmse", "bits", "bytes") if getattr(self, name) is not None}
+        if len(targets) + self.lossless > 1:
+            raise ConfigError(self.id, {**targets, "lossless": self.lossless}, "one of nmse, bits, bytes, lossless")
+
+    def encode(self, x: np.ndarray, context: Context) -> builtins.bytes:
+        """The payload; `encoded` also says what it reached."""
+        return self.encoded(x, context).payload
+
+    def encoded(self, x: np.ndarray, context: Context) -> Encoded:
+        """The payload, and whether it meets the target."""
+        x = checked(x, np.float32, context)
+        if self.lossless:
+            payload = _head(EXACT, 0) + lossless.encode(x, context)
+            return Encoded(payload, 0.0, "nmse", 0.0, 0.0, 1)
+        sources = passes.sources(finite(x), context, passes.SPEEDS[self.speed].rank)
+        target, wanted = self._target(x.size)
+        found = rate.search(sources, self.speed, target, wanted)
+        payload = _head(list(passes.SPEEDS).index(self.speed), found.k)
+        payload += passes.write(found.pieces, sources, found.k, self.speed)
+        size = 8 * len(payload) / max(x.size, 1) if self.bits is not None else len(payload)
+        got = found.nmse if target == "nmse" else size
+        wanted = self.bits if self.bits is not None else wanted
+        return Encoded(payload, found.nmse, "bits" if self.bits is not None else target, wanted, got, found.passes)
+
+    def _target(self, n: int) -> tuple[str, float]:
+        if self.bytes is not None or self.bits is not None:
+            return "bytes", float(self.bytes if self.bytes is not None else (self.bits or 0) * n / 8)
+        return "nmse", self.nmse if self.nmse is not None else NMSE
+
+    def decode(self, payload: builtins.bytes, context: Context) -> np.ndarray:
+        """(n,) float32."""
+        if len(payload) < HEADER:
+            raise DecodeError(f"{self.id}: {len(payload)} bytes, at least {HEADER} expected")
+        effort, k = payload[0], int.from_bytes(payload[1:HEADER], "little", signed=True)
+        trace.cut("header", HEADER)
+        trace.cut("levels", len(payload) - HEADER)
+        if effort == EXACT and k == 0:
+            return lossless.decode(payload[HEADER:], context)
+        if effort >= len(passes.SPEEDS):
+            raise DecodeError(f"{self.id}: effort {effort} with step {k} is none that the writer knows")
+        return passes.read(payload[HEADER:], context, k, list(passes.SPEEDS)[effort])
+
+
+def _head(effort: int, k: int) -> builtins.bytes:
+    return effort.to_bytes(1, "little") + k.to_bytes(2, "little", signed=True)
+

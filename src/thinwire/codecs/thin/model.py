@@ -1,0 +1,302 @@
+"""The adaptive model: bits of levels, each predicted by several contexts whose opinions are mixed, in integers alone.
+
+A plane is a matrix of levels, coded row by row. A level is a bit "not zero", its sign, and one bit "larger" for each step
+up to ESCAPE; what is left is an Elias-gamma code. For every bit each context i has a probability pᵢ; the mixed one is
+p = squash(Σ wᵢ · stretch(pᵢ)); after the bit y, pᵢ moves towards y by 1/(n + 3/2) after n bits, not under 1/LIMIT, and
+wᵢ by a multiple of (y − p) · stretch(pᵢ). Contexts: signed and unsigned levels before it in the row, in the kernel and
+in the row above; running means of row and column; classes of the array that both ends share, and its sign.
+Reference: M. Mahoney, "Adaptive weighing of context models for lossless data compression", 2005 (logistic mixing).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from thinwire.codecs.rangecoder import carry
+from thinwire.codecs.thin.tables import COSTS, HALF, LARGEST, RATES, SQUASH, STRETCH
+
+ZERO_SETS, SIGN_SET, SIZE_SETS = 16, 16, 17  # of mixing weights: by neighbourhood; one; by step of the size
+SETS = SIZE_SETS + 4
+INPUTS = 6
+LIMIT = 100  # bits after which a context forgets
+CARRIED = 6  # bits that a context counts for when the next plane begins
+ESCAPE = 14  # sizes above take an Elias-gamma code
+LARGEST_LEVEL = 1 << 22
+
+# Where each context's probabilities begin.
+_Z = (0, 256, 512, 1536, 1792, 2816)
+_S = (3072, 3200, 3264, 3360)
+_M = (3440, 3440 + ESCAPE * 256, 3440 + 2 * ESCAPE * 256)
+_R = 3440 + 2 * ESCAPE * 256 + ESCAPE * 16
+CONTEXTS = _R + 64
+_MIX_RATE = 14
+_FIRST_WEIGHT = 19661  # 0.3 of 2¹⁶
+
+
+class Model:
+    """What both ends have learnt so far: probabilities, how often each was used, weights of the mixer."""
+
+    def __init__(self) -> None:
+        self.probabilities = np.full(CONTEXTS, HALF, dtype=np.int32)
+        self.probabilities[: _S[0]] = HALF >> 2
+        self.counts = np.zeros(CONTEXTS, dtype=np.uint8)
+        self.weights = np.full((SETS, INPUTS), _FIRST_WEIGHT, dtype=np.int32)
+
+    def copy(self) -> Model:
+        """An independent one that has learnt the same."""
+        other = Model.__new__(Model)
+        other.probabilities, other.counts = self.probabilities.copy(), self.counts.copy()
+        other.weights = self.weights.copy()
+        return other
+
+    def next_plane(self) -> None:
+        """Keep what was learnt as a first guess only."""
+        np.minimum(self.counts, CARRIED, out=self.counts)
+
+
+@njit(cache=True)
+def _class(value):  # type: ignore[no-untyped-def]
+    """0, 1, 2, 3, then two classes an octave, at most 15."""
+    if value < 4:
+        return value
+    octaves = 0
+    while value >= 4:
+        value >>= 1
+        octaves += 1
+    return min(2 * octaves + value, 15)
+
+
+@njit(cache=True)
+def mix(probabilities, weights, chosen, index, count, inputs):  # type: ignore[no-untyped-def]
+    """P(bit = 1) of 2¹⁶, and the inputs of the mixer for learning."""
+    total = np.int64(0)
+    for k in range(count):
+        inputs[k] = STRETCH[probabilities[index[k]] >> 4]
+        total += np.int64(weights[chosen, k]) * inputs[k]
+    return np.int64(SQUASH[min(max(total >> 16, -LARGEST), LARGEST) + LARGEST])
+
+
+@njit(cache=True)
+def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):  # type: ignore[no-untyped-def]
+    error = ((np.int64(bit) << 16) - p) * _MIX_RATE
+    for k in range(count):
+        weights[chosen, k] += (inputs[k] * error + (1 << 17)) >> 18
+        at = index[k]
+        seen = counts[at]
+        target = np.int64(65535) if bit else np.int64(0)
+        probabilities[at] += ((target - probabilities[at]) * RATES[seen]) >> 16
+        if seen < LIMIT:
+            counts[at] = seen + 1
+
+
+@njit(cache=True)
+def _clip(value, most):  # type: ignore[no-untyped-def]
+    return min(max(value, -most), most)
+
+
+@njit(cache=True)
+def _sign(value):  # type: ignore[no-untyped-def]
+    return 2 if value > 0 else (0 if value < 0 else 1)
+
+
+@njit(cache=True)
+def _look(levels, o, j, cols, kernel_row, kernel, column, row, classes, lines, signs, near, zero, sign):  # type: ignore[no-untyped-def]
+    """Contexts of the level at o, column j, by what comes before it and by what is shared."""
+    left = np.int64(levels[o - 1]) if j > 0 else 0
+    left2 = np.int64(levels[o - 2]) if j > 1 else 0
+    up = np.int64(levels[o - cols]) if o >= cols else 0
+    up_right = np.int64(levels[o - cols + 1]) if o >= cols and j + 1 < cols else 0
+    up_left = np.int64(levels[o - cols - 1]) if o >= cols and j > 0 else 0
+    above = np.int64(levels[o - kernel_row]) if j >= kernel_row else 0
+    channel = np.int64(levels[o - kernel]) if j >= kernel else 0
+    up2 = np.int64(levels[o - 2 * cols]) if o >= 2 * cols else 0
+    a1, a2, au, aa, ac = abs(left), abs(left2), abs(up), abs(above), abs(channel)
+    around = _class(4 * a1 + 2 * a2 + 2 * au + abs(up_right) + abs(up_left) + 2 * aa + 2 * ac)
+    mean, means = _class(np.int64(column) >> 4), _class(np.int64(row) >> 4)
+    own, line, shared_sign = np.int64(classes[o]), np.int64(lines[o]), np.int64(signs[o])
+    few1, few2 = min(a1, 3), min(a2, 3)
+    zero[0] = _Z[0] + around * 16 + own
+    zero[1] = _Z[1] + mean * 16 + means
+    zero[2] = _Z[2] + ((few1 * 4 + few2) * 4 + min(au, 3)) * 16 + min(aa, 3) * 4 + min(ac, 3)
+    zero[3] = _Z[3] + line * 16 + around
+    zero[4] = _Z[4] + (mean * 16 + own) * 4 + min(around, 3)
+    zero[5] = _Z[5] + own * 16 + line
+    s1, s2 = _sign(left), _sign(left2)
+    sign[0] = _S[0] + ((s1 * 3 + s2) * 3 + _sign(above)) * 3 + _sign(channel)
+    sign[1] = _S[1] + shared_sign * 16 + own
+    sign[2] = _S[2] + ((s1 * 3 + _sign(up)) * 3 + _sign(up2)) * 3 + shared_sign
+    sign[3] = _S[3] + ((_clip(left, 2) + 2) * 5 + _clip(left2, 2) + 2) * 3 + shared_sign
+    near[0] = around * 16 + own
+    near[1] = mean * 16 + line
+    near[2] = few1 * 4 + few2
+    return around
+
+
+@njit(cache=True)
+def _larger(near, size, step):  # type: ignore[no-untyped-def]
+    """Contexts of the bit "larger than size"."""
+    at = min(size, ESCAPE) - 1
+    step[0] = _M[0] + at * 256 + near[0]
+    step[1] = _M[1] + at * 256 + near[1]
+    step[2] = _M[2] + at * 16 + near[2]
+    return SIZE_SETS + min(size, 4) - 1
+
+
+@njit(cache=True)
+def _remember(size, column, row):  # type: ignore[no-untyped-def]
+    """Running means of the sizes in a column and in a row, quick to rise, slow to fall."""
+    value = min(size * 256, 4096)
+    column += (value - column) >> 2 if column < value else -((column - value + 3) >> 3)
+    row += (value - row) >> 3 if row < value else -((row - value + 15) >> 4)
+    return column, row
+
+
+@njit(cache=True)
+def _cost(p, bit):  # type: ignore[no-untyped-def]
+    return COSTS[(p if bit else 65536 - p) >> 4]
+
+
+@njit(cache=True)
+def choose(x, step, cols, kernel_row, kernel, classes, lines, signs, price, sets, levels, columns, probabilities, counts, weights):  # type: ignore[no-untyped-def]
+    """Rate-distortion optimised levels of a plane: each entry takes the level with the least (x/step − level)² + price · bits.
+
+    Candidates are the nearest level, the one below and 0. Returns the bits that the plane will take.
+    """
+    scratch = np.zeros((7, INPUTS), np.int64)
+    zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
+    zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
+    bits, row = 0.0, np.int64(0)
+    inverse = 1.0 / step
+    for o in range(x.size):
+        j = o % cols
+        if j == 0:
+            row = np.int64(0)
+        around = _look(levels, o, j, cols, kernel_row, kernel, columns[j], row, classes, lines, signs, near, zero, sign)
+        p = mix(probabilities, weights, around, zero, sets, zero_in)
+        scaled = x[o] * inverse
+        negative, size = scaled < 0, abs(scaled)
+        nearest = np.int64(min(size + 0.5, LARGEST_LEVEL))
+        level = np.int64(0)
+        if nearest > 0:
+            q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
+            best = size * size + price * _cost(p, 0)
+            cost = _cost(p, 1) + _cost(q, negative)
+            for k in range(1, min(nearest, ESCAPE) + 1):
+                chosen = _larger(near, k, larger)
+                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                if k >= nearest - 1:
+                    off = size - (k - 0.06)
+                    total = off * off + price * (cost + _cost(r, 0))
+                    if total < best:
+                        best, level = total, np.int64(k)
+                cost += _cost(r, 1)
+            if nearest > ESCAPE:
+                level = nearest
+        learn(probabilities, counts, weights, around, zero, sets, zero_in, p, level > 0)
+        bits += _cost(p, level > 0)
+        if level > 0:
+            bits += _cost(q, negative)
+            learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
+            for k in range(1, min(level, ESCAPE) + 1):
+                chosen = _larger(near, k, larger)
+                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                bits += _cost(r, level > k)
+                learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, level > k)
+            if level > ESCAPE:
+                bits += 2.0 * np.log2(level - ESCAPE) + 1.0
+        levels[o] = -level if negative else level
+        columns[j], row = _remember(level, np.int64(columns[j]), row)
+    return bits
+
+
+@njit(cache=True)
+def code_bit(decoding, bit, p, state, words):  # type: ignore[no-untyped-def]
+    """One bit with P(1) = p of 2¹⁶, written or read. state: low (or, of a reader, how far behind low), width, position."""
+    part = (state[1] >> np.uint64(16)) * np.uint64(p)
+    if decoding:
+        bit = np.int64(state[0] < part)
+        if bit:
+            state[1] = part
+        else:
+            state[0] -= part
+            state[1] -= part
+    elif bit:
+        state[1] = part
+    else:
+        before = state[0]
+        state[0] += part
+        state[1] -= part
+        if state[0] < before:
+            carry(words, np.int64(state[2]))
+    if state[1] < np.uint64(1 << 32):
+        position = np.int64(state[2])
+        if decoding:
+            word = np.uint64(words[position]) if position < words.size else np.uint64(0)
+            state[0] = (state[0] << np.uint64(32)) | word
+        else:
+            words[position] = np.uint32(state[0] >> np.uint64(32))
+            state[0] <<= np.uint64(32)
+        state[2] = np.uint64(position + 1)
+        state[1] <<= np.uint64(32)
+    return bit
+
+
+@njit(cache=True)
+def code_gamma(decoding, value, most, state, words):  # type: ignore[no-untyped-def]
+    """A whole number from 1 on in Elias' gamma code, at most 2^most − 1."""
+    length = np.int64(0)
+    if not decoding:
+        while value >> (length + 1):
+            length += 1
+    read = np.int64(0)
+    while read < most - 1 and code_bit(decoding, np.int64(read < length), HALF, state, words):
+        read += 1
+    result = np.int64(1)
+    for k in range(read - 1, -1, -1):
+        result = (result << 1) | code_bit(decoding, (value >> k) & 1, HALF, state, words)
+    return result
+
+
+@njit(cache=True)
+def code_plane(decoding, start, cols, kernel_row, kernel, classes, lines, signs, sets, levels, columns, means, probabilities, counts, weights, state, words):  # type: ignore[no-untyped-def]
+    """Write a plane's levels, or read them, from entry `start` on. Returns where it stopped: a writer out of words stops early."""
+    scratch = np.zeros((7, INPUTS), np.int64)
+    zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
+    zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
+    row = np.int64(means[0])
+    for o in range(start, levels.size):
+        if not decoding and np.int64(state[2]) + 80 > words.size:
+            means[0] = row
+            return o
+        j = o % cols
+        if j == 0:
+            row = np.int64(0)
+        around = _look(levels, o, j, cols, kernel_row, kernel, columns[j], row, classes, lines, signs, near, zero, sign)
+        p = mix(probabilities, weights, around, zero, sets, zero_in)
+        level = np.int64(0) if decoding else np.int64(abs(levels[o]))
+        bit = code_bit(decoding, np.int64(level > 0), p, state, words)
+        learn(probabilities, counts, weights, around, zero, sets, zero_in, p, bit)
+        if bit:
+            q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
+            negative = code_bit(decoding, np.int64(levels[o] < 0), q, state, words)
+            learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
+            size = np.int64(1)
+            while True:
+                chosen = _larger(near, size, larger)
+                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                bit = code_bit(decoding, np.int64(level > size), r, state, words)
+                learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, bit)
+                if not bit:
+                    break
+                size += 1
+                if size > ESCAPE:
+                    size = ESCAPE + code_gamma(decoding, level - ESCAPE, 24, state, words)
+                    break
+            level = size
+            if decoding:
+                levels[o] = -level if negative else level
+        elif decoding:
+            levels[o] = 0
+        columns[j], row = _remember(level, np.int64(columns[j]), row)
+    return levels.size

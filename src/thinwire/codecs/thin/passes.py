@@ -1,0 +1,96 @@
+"""All tensors of an update at one step: chosen, written, read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from typing import NamedTuple
+
+import numpy as np
+
+from thinwire.codecs.base import Context
+from thinwire.codecs.thin import tensor
+from thinwire.codecs.thin.model import Model
+from thinwire.codecs.thin.stream import Stream
+from thinwire.codecs.thin.tensor import Form, Known, Piece, Source
+from thinwire.errors import DecodeError
+
+STEPS = 128  # of an octave
+PRICE = 0.085  # steps² of error that a bit is worth
+
+
+class Speed(NamedTuple):
+    """Contexts of the bit "not zero", most outer products of a tensor, whether every way to send one is tried."""
+
+    contexts: int
+    rank: int
+    thorough: bool
+
+
+SPEEDS = {"fast": Speed(2, 8, False), "balanced": Speed(4, 32, False), "small": Speed(6, 64, True)}
+
+
+class Pass(NamedTuple):
+    """What one step k leads to: every tensor's piece, estimated bytes, squared error."""
+
+    pieces: list[Piece]
+    bytes: float
+    error: float
+
+
+def _fractions() -> list[float]:
+    with localcontext(prec=30):
+        return [float((Decimal(2).ln() * i / STEPS).exp()) for i in range(STEPS)]
+
+
+_FRACTIONS = _fractions()
+
+
+def step_of(k: int) -> float:
+    """2^(k / 128), the same on every machine."""
+    return float(np.ldexp(_FRACTIONS[k % STEPS], k // STEPS))
+
+
+def sources(x: np.ndarray, context: Context, rank: int) -> list[Source]:
+    """The tensors that have entries."""
+    found = []
+    for entry in context.layout:
+        if entry.size:
+            form = Form.of(entry)
+            shape = (form.rows, form.cols)
+            shared = None if context.shared is None else context.shared[entry.slice].reshape(shape)
+            found.append(Source(x[entry.slice].reshape(shape), Known(form, shared), rank))
+    return found
+
+
+def choose(sources: Sequence[Source], k: int, speed: str, price: float = PRICE) -> Pass:
+    """The cheapest way to send every tensor at the step of k."""
+    step, how = step_of(k), SPEEDS[speed]
+    model, pieces, bits, error = Model(), [], 0.0, 0.0
+    for source in sources:
+        best = tensor.best_piece(source, step, price, how.contexts, model, how.thorough)
+        pieces.append(best.piece)
+        bits, error, model = bits + best.bits, error + best.error, best.model
+    return Pass(pieces, bits / 8, error)
+
+
+def write(pieces: Sequence[Piece], sources: Sequence[Source], k: int, speed: str) -> bytes:
+    """The range-coded stream."""
+    stream, model = Stream(), Model()
+    for piece, source in zip(pieces, sources, strict=True):
+        tensor.code(stream, piece, source.known, step_of(k), SPEEDS[speed].contexts, model)
+    return stream.close()
+
+
+def read(payload: bytes, context: Context, k: int, speed: str) -> np.ndarray:
+    """(n,) float32; DecodeError for an end that the writer would not choose, or values that are not finite."""
+    stream, model, step = Stream(payload), Model(), step_of(k)
+    out = np.zeros(context.layout.size, np.float32)
+    parts = [entry.slice for entry in context.layout if entry.size]
+    for part, source in zip(parts, sources(out, context, 0), strict=True):
+        piece = tensor.code(stream, Piece(), source.known, step, SPEEDS[speed].contexts, model)
+        out[part] = tensor.decoded(piece, source.known, step).ravel()
+    stream.close()
+    if not np.isfinite(out).all():
+        raise DecodeError("thin: a value is not finite")
+    return out

@@ -1,0 +1,367 @@
+"""One tensor as a matrix: what is known of it beforehand, the ways to send it, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numba import njit
+
+from thinwire.codecs.thin import lowrank
+from thinwire.codecs.thin.model import Model
+from thinwire.codecs.thin.stream import NOWHERE, Plane, Stream, chosen
+from thinwire.layout import Entry
+
+ZERO, LEVELS, PRODUCTS, BOTH = range(4)  # nothing; levels; outer products; these, then levels of what they leave
+COEFFICIENT = 64  # of the shared tensor, in units of 1 / 64
+OFFSETS = 64  # of a level's value towards 0, in units of step / 64
+LARGEST = np.finfo(np.float32).max
+USUAL = (4, 2, 1)  # offsets of sizes 1, 2 and above where none are sent
+
+
+@dataclass(frozen=True)
+class Form:
+    """A tensor as a matrix (rows, cols): the first axis against the rest; kernel: entries of a kernel and of its row."""
+
+    rows: int
+    cols: int
+    kernel_row: int = NOWHERE
+    kernel: int = NOWHERE
+
+    @classmethod
+    def of(cls, entry: Entry) -> Form:
+        """A vector is one row."""
+        rows = entry.shape[0] if len(entry.shape) >= 2 else 1
+        width, area = (entry.shape[-1], int(np.prod(entry.shape[2:]))) if len(entry.shape) >= 3 else (1, 1)
+        return cls(rows, entry.size // rows, width if 2 < width < area else NOWHERE, area if area > 1 else NOWHERE)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor's choices. planes: levels and offsets, of the left factors, the right ones, the entries, as the mode has them."""
+
+    mode: int = ZERO
+    coefficient: int = 0
+    rank: int = 0
+    planes: list[tuple[np.ndarray, tuple[int, int, int]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What both ends know of a tensor: its form, and the shared array's part of it (rows, cols) float32, or None."""
+
+    form: Form
+    shared: np.ndarray | None
+
+    @cached_property
+    def entries(self) -> Plane:
+        """For levels of the tensor itself."""
+        form = self.form
+        if self.shared is None:
+            return _blank(form.rows, form.cols, form)
+        rows, columns = _means(self.shared)
+        lines = _classes((rows[:, None] * columns[None, :]).astype(np.float32).ravel())
+        return Plane(form.cols, _classes(self.shared.ravel()), lines, _signs(self.shared.ravel()), form.kernel_row, form.kernel)
+
+    def left(self, rank: int) -> Plane:
+        """For the left factors (rank, rows)."""
+        if self.shared is None:
+            return _blank(rank, self.form.rows)
+        classes = np.tile(_classes(self._row_means.astype(np.float32)), rank)
+        return Plane(self.form.rows, classes, np.zeros_like(classes), np.ones_like(classes))
+
+    def right(self, units: np.ndarray) -> Plane:
+        """For the right factors (rank, cols), the left ones decoded: the shared tensor is projected on them."""
+        rank, form = units.shape[0], self.form
+        if self.shared is None:
+            return _blank(rank, form.cols, form)
+        seen = lowrank.project(units, self.shared).astype(np.float32).ravel()
+        lines = np.tile(_classes(self._column_means.astype(np.float32)), rank)
+        return Plane(form.cols, _classes(seen), lines, _signs(seen), form.kernel_row, form.kernel)
+
+    @cached_property
+    def _both_means(self) -> tuple[np.ndarray, np.ndarray]:
+        return _means(self.shared)
+
+    @property
+    def _row_means(self) -> np.ndarray:
+        return self._both_means[0]
+
+    @property
+    def _column_means(self) -> np.ndarray:
+        return self._both_means[1]
+
+
+def _blank(rows: int, cols: int, form: Form | None = None) -> Plane:
+    nothing = np.zeros(rows * cols, np.uint8)
+    back = (form.kernel_row, form.kernel) if form else (NOWHERE, NOWHERE)
+    return Plane(cols, nothing, nothing, np.ones(rows * cols, np.uint8), *back)
+
+
+@njit(cache=True)
+def _means(matrix):  # type: ignore[no-untyped-def]
+    """Mean magnitude of each row and of each column, summed in order, in float64."""
+    m, n = matrix.shape
+    rows, columns = np.zeros(m), np.zeros(n)
+    for i in range(m):
+        for j in range(n):
+            x = abs(np.float64(matrix[i, j]))
+            rows[i] += x
+            columns[j] += x
+    return rows / n, columns / m
+
+
+def _classes(values: np.ndarray) -> np.ndarray:
+    """Half octaves below the largest magnitude, 15 at the top, 1 at the bottom, 0 for 0; by the bits of float32."""
+    bits = (np.ascontiguousarray(values, np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(22)
+    top = np.uint32(bits.max(initial=0))
+    below = np.minimum(top - bits, np.uint32(14)).astype(np.uint8)
+    return np.where(values == 0, np.uint8(0), np.uint8(15) - below)
+
+
+def _signs(values: np.ndarray) -> np.ndarray:
+    return (1 + (values > 0).astype(np.uint8) - (values < 0).astype(np.uint8)).astype(np.uint8)
+
+
+@njit(cache=True)
+def values_of(levels, first, second, more, step):  # type: ignore[no-untyped-def]
+    """What levels stand for: ±(|level| − offset / 64) step, float64; the offset by size 1, 2, above."""
+    out = np.empty(levels.size)
+    unit = step / 64
+    for i in range(levels.size):
+        size = abs(np.int64(levels[i]))
+        value = 0.0
+        if size > 0:
+            value = np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit
+        out[i] = -value if levels[i] < 0 else value
+    return out
+
+
+@njit(cache=True)
+def add_values(levels, first, second, more, step, out):  # type: ignore[no-untyped-def]
+    """out (n,) float32 += what levels stand for, each rounded to float32 first."""
+    unit = step / 64
+    for i in range(levels.size):
+        size = abs(np.int64(levels[i]))
+        if size > 0:
+            value = np.float32(np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit)
+            out[i] += -value if levels[i] < 0 else value
+
+
+@njit(cache=True)
+def _moments(x, levels, step):  # type: ignore[no-untyped-def]
+    """Of sizes 1, 2 and above: how many, and the sum of |level| − |x| / step over them."""
+    count, total = np.zeros(3, np.int64), np.zeros(3)
+    for i in range(levels.size):
+        size = abs(np.int64(levels[i]))
+        if size > 0:
+            which = min(size, 3) - 1
+            count[which] += 1
+            total[which] += size - abs(x[i]) / step
+    return count, total
+
+
+def _offsets(x: np.ndarray, levels: np.ndarray, step: float, price: float) -> tuple[int, int, int]:
+    """The centroids of the levels' cells as offsets, where they are worth their 18 bits; else the usual ones."""
+    count, total = _moments(x, levels, step)
+    ideal = total / np.maximum(count, 1)
+    best = tuple(int(k) for k in np.clip(np.round(ideal * OFFSETS), -16, 47))
+    gain = float((count * ((np.array(USUAL) / OFFSETS - ideal) ** 2 - (np.array(best) / OFFSETS - ideal) ** 2)).sum())
+    return best if gain > 18 * price else USUAL  # type: ignore[return-value]
+
+
+def code(stream: Stream, piece: Piece, known: Known, step: float, sets: int, model: Model) -> Piece:
+    """Write a piece, or read the one that was written."""
+    mode = stream.bits(piece.mode, 2)
+    coefficient = 0
+    if known.shared is not None and stream.bits(int(piece.coefficient != 0), 1):
+        coefficient = stream.bits(piece.coefficient + 128, 8) - 128
+    given, planes = iter(piece.planes), []
+
+    def plane(plane: Plane) -> np.ndarray:
+        levels, offsets = next(given, (np.empty(plane.size, np.int32), USUAL))
+        if stream.bits(int(offsets != USUAL), 1):
+            offsets = tuple(stream.bits(offset + 16, 6) - 16 for offset in offsets)
+        planes.append((stream.plane(levels, plane, sets, model), offsets))
+        return values_of(planes[-1][0], *offsets, step)
+
+    rank = 0
+    if mode in (PRODUCTS, BOTH):
+        rank = stream.bits(piece.rank - 1, 6) + 1
+        plane(known.right(lowrank.unit_rows(plane(known.left(rank)).reshape(rank, -1))))
+    if mode in (LEVELS, BOTH):
+        plane(known.entries)
+    return Piece(mode, coefficient, rank, planes)
+
+
+def decoded(piece: Piece, known: Known, step: float) -> np.ndarray:
+    """The matrix (rows, cols) float32 that a piece stands for."""
+    form = known.form
+    out = np.zeros((form.rows, form.cols), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if piece.coefficient:
+            out += np.float32(piece.coefficient / COEFFICIENT) * known.shared
+        if piece.mode in (PRODUCTS, BOTH):
+            left, right = (values_of(levels, *offsets, step) for levels, offsets in piece.planes[:2])
+            units = lowrank.unit_rows(left.reshape(piece.rank, -1))
+            lowrank.add_products(units, right.reshape(piece.rank, -1), out)
+        if piece.mode in (LEVELS, BOTH):
+            levels, offsets = piece.planes[-1]
+            add_values(levels, *offsets, step, out.reshape(-1))
+        return np.clip(out, -LARGEST, LARGEST, out=out)
+
+
+@dataclass
+class Source:
+    """A tensor to send: the matrix, what is known, and the directions that hold most of it, found once."""
+
+    x: np.ndarray
+    known: Known
+    rank: int
+
+    @cached_property
+    def coefficient(self) -> int:
+        """How much of the shared tensor is taken off first, in 1/64: its share where that removes a tenth of the energy."""
+        shared = self.known.shared
+        if shared is None:
+            return 0
+        dot, energy, own = _products(self.x, shared)
+        if not (energy > 0 and own > 0 and dot * dot > 0.1 * energy * own):
+            return 0
+        return int(np.clip(round(COEFFICIENT * dot / energy), -128, 127))
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """What is left to send."""
+        if not self.coefficient:
+            return self.x
+        return self.x - np.float32(self.coefficient / COEFFICIENT) * self.known.shared
+
+    @cached_property
+    def directions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Leading directions u (rows, p), b (cols, p) of the rest over its largest magnitude."""
+        p = min(self.rank, min(self.x.shape) // 2)
+        if not p or not self.scale:
+            return None
+        return lowrank.leading(self.rest / np.float32(self.scale), p)
+
+    @cached_property
+    def scale(self) -> float:
+        """The largest magnitude of the rest."""
+        return float(np.abs(self.rest).max())
+
+    def best_rank(self, step: float, price: float) -> int:
+        """The number of products after which one more costs more bits, as guessed from sizes, than it removes error."""
+        if self.directions is None:
+            return 0
+        left, right = self.directions
+        cost, least, best = 0.0, 0.0, 0
+        for k in range(right.shape[1]):
+            energy = float(np.vdot(right[:, k].astype(np.float64), right[:, k])) * (self.scale / step) ** 2
+            if energy == 0:
+                break
+            size = np.sqrt(energy)
+            factors = np.concatenate([np.abs(left[:, k]) * size, np.abs(right[:, k]) * (self.scale / step)])
+            cost += price * (16 + 1.5 * float(np.log2(1 + factors).sum())) - energy
+            if cost < least:
+                least, best = cost, k + 1
+        return best
+
+
+@njit(cache=True)
+def _products(x, y):  # type: ignore[no-untyped-def]
+    dot, energy, own = 0.0, 0.0, 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            a, b = np.float64(x[i, j]), np.float64(y[i, j])
+            dot += a * b
+            energy += b * b
+            own += a * a
+    return dot, energy, own
+
+
+@njit(cache=True)
+def squared_error(x, y):  # type: ignore[no-untyped-def]
+    """‖x − y‖² of two arrays, in float64."""
+    total = 0.0
+    for i in range(x.size):
+        off = np.float64(x.flat[i]) - np.float64(y.flat[i])
+        total += off * off
+    return total
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A piece with what it costs, and the model as it leaves it."""
+
+    piece: Piece
+    bits: float
+    error: float
+    model: Model
+
+    def cost(self, price: float, step: float) -> float:
+        """Error plus price · step² · bits."""
+        return self.error + price * step * step * self.bits
+
+
+def best_piece(source: Source, step: float, price: float, sets: int, model: Model, thorough: bool) -> Candidate:
+    """The cheapest way to send a tensor at this step: nothing, levels, outer products, or both."""
+    known, rest = source.known, source.rest
+    head = 3.0 + (8.0 if source.coefficient else 0.0)
+    error = squared_error(rest, np.zeros_like(rest))
+    candidates = [Candidate(Piece(ZERO, source.coefficient), head, error, model)]
+    rank = source.best_rank(step, price)
+    if rank:
+        products = _products_of(source, rank, step, price, sets, model.copy(), head)
+        candidates.append(products)
+        left = rest - decoded(Piece(PRODUCTS, 0, rank, products.piece.planes), known, step)
+        if thorough or np.abs(left).max() > 0.8 * step:
+            after = products.model.copy()
+            plane, bits = _levels_of(left, known.entries, step, price, sets, after)
+            both = Piece(BOTH, source.coefficient, rank, [*products.piece.planes, plane])
+            candidates.append(Candidate(both, products.bits + bits, _error_of(left, plane, step), after))
+    if thorough or not rank or min(c.cost(price, step) for c in candidates) > 0.5 * _guess(rest, step, price):
+        after = model.copy()
+        plane, bits = _levels_of(rest, known.entries, step, price, sets, after)
+        error = _error_of(rest, plane, step)
+        candidates.append(Candidate(Piece(LEVELS, source.coefficient, 0, [plane]), head + bits, error, after))
+    return min(candidates, key=lambda c: c.cost(price, step))
+
+
+def _error_of(x, plane, step):  # type: ignore[no-untyped-def]
+    out = np.zeros(x.size, np.float32)
+    add_values(plane[0], *plane[1], step, out)
+    return squared_error(x, out)
+
+
+def _levels_of(x, plane, step, price, sets, model):  # type: ignore[no-untyped-def]
+    flat = np.ascontiguousarray(x).ravel()
+    levels, bits = chosen(flat, plane, step, price, sets, model)
+    offsets = _offsets(flat, levels, step, price)
+    return (levels, offsets), bits + 1 + (18 if offsets != USUAL else 0)
+
+
+def _products_of(source, rank, step, price, sets, model, head):  # type: ignore[no-untyped-def]
+    known = source.known
+    left, right = source.directions
+    scales = np.sqrt((right[:, :rank].astype(np.float64) ** 2).sum(0)) * source.scale
+    first, bits = _levels_of((left[:, :rank] * scales).T, known.left(rank), step, price, sets, model)
+    units = lowrank.unit_rows(values_of(first[0], *first[1], step).reshape(rank, -1))
+    wanted = lowrank.fitted(units, source.rest)
+    second, more = _levels_of(wanted, known.right(units), step, price, sets, model)
+    piece = Piece(PRODUCTS, source.coefficient, rank, [first, second])
+    out = decoded(Piece(PRODUCTS, 0, rank, piece.planes), known, step)
+    return Candidate(piece, head + 6 + bits + more, squared_error(source.rest, out), model)
+
+
+def _guess(x: np.ndarray, step: float, price: float) -> float:
+    """About what levels would cost: zeros by the entropy of how many there are, the others by their size."""
+    sizes = np.abs(x) / step
+    large = sizes > 0.65
+    count, share = int(large.sum()), float(large.mean())
+    if not count:
+        return float((sizes**2).sum()) * step * step
+    entropy = -share * np.log2(share) - ((1 - share) * np.log2(1 - share) if share < 1 else 0)
+    bits = 0.75 * x.size * entropy + 1.5 * count + 1.5 * float(np.log2(sizes[large]).sum())
+    return (float((sizes[~large] ** 2).sum()) + count / 14 + price * bits) * step * step
