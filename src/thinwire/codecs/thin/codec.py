@@ -14,8 +14,8 @@ from thinwire.codecs.checks import finite
 from thinwire.codecs.thin import lossless, passes, rate
 from thinwire.errors import ConfigError, DecodeError
 
-HEADER = 3  # bytes: effort, step
-EXACT = 255  # effort of a lossless payload
+HEADER = 3  # bytes: effort and length, step
+LOSSLESS = 3  # the effort after those of the speeds
 NMSE = 0.05  # where no target is given
 
 
@@ -44,7 +44,7 @@ class Thin:
     c, a coefficient of the shared array's part S; r outer products, the leading directions of what is left; levels L.
     aₖ = ‖bₖ‖ uₖ and bₖ are sent as levels, uₖ is the decoded aₖ over its norm, bₖ is fitted to the decoded uₖ. All levels
     have one step Δ, so that every tensor and factor lies at the same slope of error against bits, and each is chosen
-    against the model that codes it: the least (x/Δ − l)² + 0.085 bits(l). What a level stands for is ±(|l| − o/64) Δ,
+    against the model that codes it: the least (x/Δ − l)² + 0.1 bits(l). What a level stands for is ±(|l| − o/64) Δ,
     o the centroid's offset for |l| = 1, 2, above. The model (`model`) mixes contexts of neighbours, row, column and of
     the shared array in integers; decoded values are sums of products in a fixed order: every machine has the same bytes
     for the same levels, and the same values for the same bytes.
@@ -54,8 +54,8 @@ class Thin:
     speed: 'fast' mixes two contexts and tries up to 8 products a tensor, 'balanced' 4 and 32, 'small' 6 and 64 and
     every combination. lossless: every bit of every float32, NaN too, coded by exponent and sign against what is shared.
 
-    Payload: the effort (1 byte: 0, 1, 2 for the speeds, 255 for lossless), the step's k, Δ = 2^(k/128) (2 bytes, signed),
-    the range-coded stream of `tensor.code`. The sum of an update of zeros is three bytes.
+    Payload: a byte of the effort (0, 1, 2 for the speeds, 3 for lossless) and, above its two bits, the length of the
+    stream modulo 64; the step's k, Δ = 2^(k/128) (2 bytes, signed); the range-coded stream of `tensor.code`.
     Errors: ConfigError for NaN, infinity (unless lossless), or a field out of range; DecodeError for another length or
     effort, values that are not finite, an end that the writer would not choose.
     Cost: the first call compiles for about 20 seconds, once a machine (numba's cache).
@@ -95,13 +95,12 @@ class Thin:
         """The payload, and whether it meets the target."""
         x = checked(x, np.float32, context)
         if self.lossless:
-            payload = _head(EXACT, 0) + lossless.encode(x, context)
-            return Encoded(payload, 0.0, "nmse", 0.0, 0.0, 1)
+            return Encoded(_sealed(LOSSLESS, 0, lossless.encode(x, context)), 0.0, "nmse", 0.0, 0.0, 1)
         sources = passes.sources(finite(x), context, passes.SPEEDS[self.speed].rank)
         target, wanted = self._target(x.size)
         found = rate.search(sources, self.speed, target, wanted)
-        payload = _head(list(passes.SPEEDS).index(self.speed), found.k)
-        payload += passes.write(found.pieces, sources, found.k, self.speed)
+        stream = passes.write(found.pieces, sources, found.k, self.speed)
+        payload = _sealed(list(passes.SPEEDS).index(self.speed), found.k, stream)
         size = 8 * len(payload) / max(x.size, 1) if self.bits is not None else len(payload)
         got = found.nmse if target == "nmse" else size
         wanted = self.bits if self.bits is not None else wanted
@@ -116,16 +115,18 @@ class Thin:
         """(n,) float32."""
         if len(payload) < HEADER:
             raise DecodeError(f"{self.id}: {len(payload)} bytes, at least {HEADER} expected")
-        effort, k = payload[0], int.from_bytes(payload[1:HEADER], "little", signed=True)
+        effort, k = payload[0] & 3, int.from_bytes(payload[1:HEADER], "little", signed=True)
+        stream = payload[HEADER:]
         trace.cut("header", HEADER)
-        trace.cut("levels", len(payload) - HEADER)
-        if effort == EXACT and k == 0:
-            return lossless.decode(payload[HEADER:], context)
-        if effort >= len(passes.SPEEDS):
-            raise DecodeError(f"{self.id}: effort {effort} with step {k} is none that the writer knows")
-        return passes.read(payload[HEADER:], context, k, list(passes.SPEEDS)[effort])
+        trace.cut("levels", len(stream))
+        if payload[0] >> 2 != len(stream) % 64:
+            raise DecodeError(f"{self.id}: {len(stream)} bytes after the header, which names another length")
+        if effort < LOSSLESS:
+            return passes.read(stream, context, k, list(passes.SPEEDS)[effort])
+        if k:
+            raise DecodeError(f"{self.id}: a lossless payload has no step")
+        return lossless.decode(stream, context)
 
 
-def _head(effort: int, k: int) -> builtins.bytes:
-    return effort.to_bytes(1, "little") + k.to_bytes(2, "little", signed=True)
-
+def _sealed(effort: int, k: int, stream: builtins.bytes) -> builtins.bytes:
+    return bytes([effort | len(stream) % 64 << 2]) + k.to_bytes(2, "little", signed=True) + stream

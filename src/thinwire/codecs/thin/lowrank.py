@@ -5,23 +5,38 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-MOST = 64  # outer products of one tensor
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def leading(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading directions of a matrix (m, n) float32: u (m, p) and b (n, p), p ≤ rank, matrix ≈ u bᵀ, ‖b‖ descending.
 
-    Two and a half steps of subspace iteration from fixed random signs, then a rotation by the eigenvectors of bᵀb; the
-    columns of u are orthonormal. Reference: Halko, Martinsson, Tropp, SIAM Review 2011, Alg. 4.4.
+    Subspace iteration along the shorter side from fixed random signs, then a rotation by the eigenvectors of the longer
+    side's Gram matrix; the columns of u are orthonormal. Reference: Halko, Martinsson, Tropp, SIAM Review 2011, Alg. 4.4
+    with one iteration, orthonormalised on the shorter side alone.
     """
-    p = min(rank, *matrix.shape)
-    right = _signs(matrix.shape[1], p)
-    left = _orthonormal(_times(matrix, right))
-    right = _orthonormal(_transposed_times(matrix, left))
-    left = _orthonormal(_times(matrix, right))
-    right = _transposed_times(matrix, left)
-    turn = _eigenvectors(_gram(right))
-    return _small(left, turn), _small(right, turn)
+    m, n = matrix.shape
+    p = min(rank, m, n)
+    to_short, to_long = (_times, _transposed_times) if m <= n else (_transposed_times, _times)
+    short = _orthonormal(to_short(matrix, _signs(max(m, n), p)))
+    short = _orthonormal(to_short(matrix, to_long(matrix, short)))
+    long = to_long(matrix, short)
+    turn = _eigenvectors(_gram(long))
+    short, long = _small(short, turn), _small(long, turn)
+    if m <= n:
+        return short, long
+    norms = _norms(long)
+    return long / np.where(norms > 0, norms, 1), short * norms
+
+
+@njit(cache=True)
+def _norms(vectors):  # type: ignore[no-untyped-def]
+    """Norms of the columns (n, p), float32."""
+    out = np.zeros(vectors.shape[1])
+    for i in range(vectors.shape[0]):
+        for k in range(vectors.shape[1]):
+            out[k] += np.float64(vectors[i, k]) * vectors[i, k]
+    return np.sqrt(out).astype(np.float32)
 
 
 @njit(cache=True)
@@ -39,31 +54,36 @@ def _signs(rows, columns):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _times(matrix, right):  # type: ignore[no-untyped-def]
-    """matrix (m, n) · right (n, p)."""
+    """matrix (m, n) · right (n, p), four columns at a time."""
     m, n = matrix.shape
     p = right.shape[1]
     out = np.zeros((m, p), np.float32)
     for i in range(m):
-        for j in range(n):
-            x = matrix[i, j]
-            if x != 0:
-                for k in range(p):
-                    out[i, k] += x * right[j, k]
+        for j in range(0, n - 3, 4):
+            a, b, c, d = matrix[i, j], matrix[i, j + 1], matrix[i, j + 2], matrix[i, j + 3]
+            for k in range(p):
+                out[i, k] += a * right[j, k] + b * right[j + 1, k] + c * right[j + 2, k] + d * right[j + 3, k]
+        for j in range(n - n % 4, n):
+            for k in range(p):
+                out[i, k] += matrix[i, j] * right[j, k]
     return out
 
 
 @njit(cache=True)
 def _transposed_times(matrix, left):  # type: ignore[no-untyped-def]
-    """matrixᵀ (n, m) · left (m, p)."""
+    """matrixᵀ (n, m) · left (m, p), four rows at a time."""
     m, n = matrix.shape
     p = left.shape[1]
     out = np.zeros((n, p), np.float32)
-    for i in range(m):
+    for i in range(0, m - 3, 4):
         for j in range(n):
-            x = matrix[i, j]
-            if x != 0:
-                for k in range(p):
-                    out[j, k] += x * left[i, k]
+            a, b, c, d = matrix[i, j], matrix[i + 1, j], matrix[i + 2, j], matrix[i + 3, j]
+            for k in range(p):
+                out[j, k] += a * left[i, k] + b * left[i + 1, k] + c * left[i + 2, k] + d * left[i + 3, k]
+    for i in range(m - m % 4, m):
+        for j in range(n):
+            for k in range(p):
+                out[j, k] += matrix[i, j] * left[i, k]
     return out
 
 
@@ -237,4 +257,4 @@ def add_products(units, b, out):  # type: ignore[no-untyped-def]
                     row[j] += x * b[k, j]
         if used:
             for j in range(n):
-                out[i, j] += np.float32(row[j])
+                out[i, j] += np.float32(min(max(row[j], -LARGEST), LARGEST))

@@ -55,19 +55,21 @@ class Model:
         np.minimum(self.counts, CARRIED, out=self.counts)
 
 
-@njit(cache=True)
+def _class_table() -> np.ndarray:
+    """0, 1, 2, 3, then two classes an octave, at most 15.  # (256,) uint8."""
+    octaves = [max(value.bit_length() - 2, 0) for value in range(256)]
+    return np.array([2 * k + (value >> k) for value, k in enumerate(octaves)], np.uint8)
+
+
+_CLASS = _class_table()
+
+
+@njit(cache=True, forceinline=True)
 def _class(value):  # type: ignore[no-untyped-def]
-    """0, 1, 2, 3, then two classes an octave, at most 15."""
-    if value < 4:
-        return value
-    octaves = 0
-    while value >= 4:
-        value >>= 1
-        octaves += 1
-    return min(2 * octaves + value, 15)
+    return np.int64(_CLASS[min(value, 255)])
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def mix(probabilities, weights, chosen, index, count, inputs):  # type: ignore[no-untyped-def]
     """P(bit = 1) of 2¹⁶, and the inputs of the mixer for learning."""
     total = np.int64(0)
@@ -77,64 +79,97 @@ def mix(probabilities, weights, chosen, index, count, inputs):  # type: ignore[n
     return np.int64(SQUASH[min(max(total >> 16, -LARGEST), LARGEST) + LARGEST])
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):  # type: ignore[no-untyped-def]
+    """Move probabilities and weights towards the bit."""
     error = ((np.int64(bit) << 16) - p) * _MIX_RATE
+    target = np.int64(65535) if bit else np.int64(0)
     for k in range(count):
         weights[chosen, k] += (inputs[k] * error + (1 << 17)) >> 18
         at = index[k]
         seen = counts[at]
-        target = np.int64(65535) if bit else np.int64(0)
-        probabilities[at] += ((target - probabilities[at]) * RATES[seen]) >> 16
-        if seen < LIMIT:
-            counts[at] = seen + 1
+        before = np.int64(probabilities[at])
+        probabilities[at] = before + (((target - before) * RATES[seen]) >> 16)
+        counts[at] = seen + (seen < LIMIT)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
+def _mix_zero(probabilities, weights, chosen, index, sets, inputs):  # type: ignore[no-untyped-def]
+    if sets == 4:
+        return mix(probabilities, weights, chosen, index, 4, inputs)
+    if sets == 2:
+        return mix(probabilities, weights, chosen, index, 2, inputs)
+    return mix(probabilities, weights, chosen, index, 6, inputs)
+
+
+@njit(cache=True, forceinline=True)
+def _learn_zero(probabilities, counts, weights, chosen, index, sets, inputs, p, bit):  # type: ignore[no-untyped-def]
+    if sets == 4:
+        learn(probabilities, counts, weights, chosen, index, 4, inputs, p, bit)
+    elif sets == 2:
+        learn(probabilities, counts, weights, chosen, index, 2, inputs, p, bit)
+    else:
+        learn(probabilities, counts, weights, chosen, index, 6, inputs, p, bit)
+
+
+@njit(cache=True, forceinline=True)
 def _clip(value, most):  # type: ignore[no-untyped-def]
     return min(max(value, -most), most)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _sign(value):  # type: ignore[no-untyped-def]
-    return 2 if value > 0 else (0 if value < 0 else 1)
+    return np.int64(value > 0) - np.int64(value < 0) + 1
 
 
-@njit(cache=True)
-def _look(levels, o, j, cols, kernel_row, kernel, column, row, classes, lines, signs, near, zero, sign):  # type: ignore[no-untyped-def]
-    """Contexts of the level at o, column j, by what comes before it and by what is shared."""
-    left = np.int64(levels[o - 1]) if j > 0 else 0
-    left2 = np.int64(levels[o - 2]) if j > 1 else 0
-    up = np.int64(levels[o - cols]) if o >= cols else 0
-    up_right = np.int64(levels[o - cols + 1]) if o >= cols and j + 1 < cols else 0
-    up_left = np.int64(levels[o - cols - 1]) if o >= cols and j > 0 else 0
-    above = np.int64(levels[o - kernel_row]) if j >= kernel_row else 0
-    channel = np.int64(levels[o - kernel]) if j >= kernel else 0
-    up2 = np.int64(levels[o - 2 * cols]) if o >= 2 * cols else 0
-    a1, a2, au, aa, ac = abs(left), abs(left2), abs(up), abs(above), abs(channel)
-    around = _class(4 * a1 + 2 * a2 + 2 * au + abs(up_right) + abs(up_left) + 2 * aa + 2 * ac)
-    mean, means = _class(np.int64(column) >> 4), _class(np.int64(row) >> 4)
-    own, line, shared_sign = np.int64(classes[o]), np.int64(lines[o]), np.int64(signs[o])
-    few1, few2 = min(a1, 3), min(a2, 3)
+@njit(cache=True, forceinline=True)
+def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line, sets, near, zero):  # type: ignore[no-untyped-def]
+    """Contexts of the bit "not zero" of the level at o, column j, and what those of its size need of them."""
+    up = up_right = up_left = above = channel = np.int64(0)
+    if o >= cols:
+        up = abs(np.int64(levels[o - cols]))
+        if j + 1 < cols:
+            up_right = abs(np.int64(levels[o - cols + 1]))
+        if j > 0:
+            up_left = abs(np.int64(levels[o - cols - 1]))
+    if j >= kernel_row:
+        above = abs(np.int64(levels[o - kernel_row]))
+    if j >= kernel:
+        channel = abs(np.int64(levels[o - kernel]))
+    a1, a2 = abs(left), abs(left2)
+    around = _class(4 * a1 + 2 * a2 + 2 * up + up_right + up_left + 2 * above + 2 * channel)
+    mean, means = _class(column >> 4), _class(row >> 4)
+    few = min(a1, 3) * 4 + min(a2, 3)
     zero[0] = _Z[0] + around * 16 + own
     zero[1] = _Z[1] + mean * 16 + means
-    zero[2] = _Z[2] + ((few1 * 4 + few2) * 4 + min(au, 3)) * 16 + min(aa, 3) * 4 + min(ac, 3)
-    zero[3] = _Z[3] + line * 16 + around
-    zero[4] = _Z[4] + (mean * 16 + own) * 4 + min(around, 3)
-    zero[5] = _Z[5] + own * 16 + line
+    if sets > 2:
+        zero[2] = _Z[2] + (few * 4 + min(up, 3)) * 16 + min(above, 3) * 4 + min(channel, 3)
+        zero[3] = _Z[3] + line * 16 + around
+    if sets > 4:
+        zero[4] = _Z[4] + (mean * 16 + own) * 4 + min(around, 3)
+        zero[5] = _Z[5] + own * 16 + line
+    near[0] = around * 16 + own
+    near[1] = mean * 16 + line
+    near[2] = few
+    return around
+
+
+@njit(cache=True, forceinline=True)
+def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared_sign, sign):  # type: ignore[no-untyped-def]
+    """Contexts of the sign of the level at o, column j."""
+    up = np.int64(levels[o - cols]) if o >= cols else 0
+    up2 = np.int64(levels[o - 2 * cols]) if o >= 2 * cols else 0
+    above = np.int64(levels[o - kernel_row]) if j >= kernel_row else 0
+    channel = np.int64(levels[o - kernel]) if j >= kernel else 0
     s1, s2 = _sign(left), _sign(left2)
     sign[0] = _S[0] + ((s1 * 3 + s2) * 3 + _sign(above)) * 3 + _sign(channel)
     sign[1] = _S[1] + shared_sign * 16 + own
     sign[2] = _S[2] + ((s1 * 3 + _sign(up)) * 3 + _sign(up2)) * 3 + shared_sign
     sign[3] = _S[3] + ((_clip(left, 2) + 2) * 5 + _clip(left2, 2) + 2) * 3 + shared_sign
-    near[0] = around * 16 + own
-    near[1] = mean * 16 + line
-    near[2] = few1 * 4 + few2
-    return around
 
 
-@njit(cache=True)
-def _larger(near, size, step):  # type: ignore[no-untyped-def]
+@njit(cache=True, forceinline=True)
+def _look_larger(near, size, step):  # type: ignore[no-untyped-def]
     """Contexts of the bit "larger than size"."""
     at = min(size, ESCAPE) - 1
     step[0] = _M[0] + at * 256 + near[0]
@@ -143,7 +178,7 @@ def _larger(near, size, step):  # type: ignore[no-untyped-def]
     return SIZE_SETS + min(size, 4) - 1
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _remember(size, column, row):  # type: ignore[no-untyped-def]
     """Running means of the sizes in a column and in a row, quick to rise, slow to fall."""
     value = min(size * 256, 4096)
@@ -152,38 +187,39 @@ def _remember(size, column, row):  # type: ignore[no-untyped-def]
     return column, row
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _cost(p, bit):  # type: ignore[no-untyped-def]
     return COSTS[(p if bit else 65536 - p) >> 4]
 
 
 @njit(cache=True)
 def choose(x, step, cols, kernel_row, kernel, classes, lines, signs, price, sets, levels, columns, probabilities, counts, weights):  # type: ignore[no-untyped-def]
-    """Rate-distortion optimised levels of a plane: each entry takes the level with the least (x/step − level)² + price · bits.
+    """Rate-distortion optimised levels of a plane; returns the bits that they will take.
 
-    Candidates are the nearest level, the one below and 0. Returns the bits that the plane will take.
+    Each entry takes the level with the least (x/step − level)² + price · bits among the nearest, the one below and 0.
     """
     scratch = np.zeros((7, INPUTS), np.int64)
     zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
     zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
-    bits, row = 0.0, np.int64(0)
+    bits, row, left, left2, j = 0.0, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     inverse = 1.0 / step
     for o in range(x.size):
-        j = o % cols
-        if j == 0:
-            row = np.int64(0)
-        around = _look(levels, o, j, cols, kernel_row, kernel, columns[j], row, classes, lines, signs, near, zero, sign)
-        p = mix(probabilities, weights, around, zero, sets, zero_in)
+        own, line = np.int64(classes[o]), np.int64(lines[o])
+        around = _look_around(
+            levels, o, j, cols, kernel_row, kernel, left, left2, np.int64(columns[j]), row, own, line, sets, near, zero
+        )
+        p = _mix_zero(probabilities, weights, around, zero, sets, zero_in)
         scaled = x[o] * inverse
         negative, size = scaled < 0, abs(scaled)
         nearest = np.int64(min(size + 0.5, LARGEST_LEVEL))
         level = np.int64(0)
         if nearest > 0:
+            _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[o]), sign)
             q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
             best = size * size + price * _cost(p, 0)
             cost = _cost(p, 1) + _cost(q, negative)
             for k in range(1, min(nearest, ESCAPE) + 1):
-                chosen = _larger(near, k, larger)
+                chosen = _look_larger(near, k, larger)
                 r = mix(probabilities, weights, chosen, larger, 3, larger_in)
                 if k >= nearest - 1:
                     off = size - (k - 0.06)
@@ -193,24 +229,28 @@ def choose(x, step, cols, kernel_row, kernel, classes, lines, signs, price, sets
                 cost += _cost(r, 1)
             if nearest > ESCAPE:
                 level = nearest
-        learn(probabilities, counts, weights, around, zero, sets, zero_in, p, level > 0)
+        _learn_zero(probabilities, counts, weights, around, zero, sets, zero_in, p, level > 0)
         bits += _cost(p, level > 0)
         if level > 0:
             bits += _cost(q, negative)
             learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
             for k in range(1, min(level, ESCAPE) + 1):
-                chosen = _larger(near, k, larger)
+                chosen = _look_larger(near, k, larger)
                 r = mix(probabilities, weights, chosen, larger, 3, larger_in)
                 bits += _cost(r, level > k)
                 learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, level > k)
             if level > ESCAPE:
                 bits += 2.0 * np.log2(level - ESCAPE) + 1.0
-        levels[o] = -level if negative else level
+        left2, left = left, -level if negative else level
+        levels[o] = left
         columns[j], row = _remember(level, np.int64(columns[j]), row)
+        j += 1
+        if j == cols:
+            row, left, left2, j = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     return bits
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def code_bit(decoding, bit, p, state, words):  # type: ignore[no-untyped-def]
     """One bit with P(1) = p of 2¹⁶, written or read. state: low (or, of a reader, how far behind low), width, position."""
     part = (state[1] >> np.uint64(16)) * np.uint64(p)
@@ -260,43 +300,50 @@ def code_gamma(decoding, value, most, state, words):  # type: ignore[no-untyped-
 
 @njit(cache=True)
 def code_plane(decoding, start, cols, kernel_row, kernel, classes, lines, signs, sets, levels, columns, means, probabilities, counts, weights, state, words):  # type: ignore[no-untyped-def]
-    """Write a plane's levels, or read them, from entry `start` on. Returns where it stopped: a writer out of words stops early."""
+    """Write a plane's levels, or read them, from entry `start` on. Returns where it stopped: early when out of words."""
     scratch = np.zeros((7, INPUTS), np.int64)
     zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
     zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
-    row = np.int64(means[0])
+    row, j = np.int64(means[0]), np.int64(start % cols)
+    left = np.int64(levels[start - 1]) if j > 0 else np.int64(0)
+    left2 = np.int64(levels[start - 2]) if j > 1 else np.int64(0)
     for o in range(start, levels.size):
         if not decoding and np.int64(state[2]) + 80 > words.size:
             means[0] = row
             return o
-        j = o % cols
-        if j == 0:
-            row = np.int64(0)
-        around = _look(levels, o, j, cols, kernel_row, kernel, columns[j], row, classes, lines, signs, near, zero, sign)
-        p = mix(probabilities, weights, around, zero, sets, zero_in)
-        level = np.int64(0) if decoding else np.int64(abs(levels[o]))
-        bit = code_bit(decoding, np.int64(level > 0), p, state, words)
-        learn(probabilities, counts, weights, around, zero, sets, zero_in, p, bit)
+        own, line = np.int64(classes[o]), np.int64(lines[o])
+        around = _look_around(
+            levels, o, j, cols, kernel_row, kernel, left, left2, np.int64(columns[j]), row, own, line, sets, near, zero
+        )
+        p = _mix_zero(probabilities, weights, around, zero, sets, zero_in)
+        level = np.int64(0) if decoding else np.int64(levels[o])
+        size = abs(level)
+        bit = code_bit(decoding, np.int64(size > 0), p, state, words)
+        _learn_zero(probabilities, counts, weights, around, zero, sets, zero_in, p, bit)
         if bit:
+            _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[o]), sign)
             q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
-            negative = code_bit(decoding, np.int64(levels[o] < 0), q, state, words)
+            negative = code_bit(decoding, np.int64(level < 0), q, state, words)
             learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
-            size = np.int64(1)
+            coded = np.int64(1)
             while True:
-                chosen = _larger(near, size, larger)
+                chosen = _look_larger(near, coded, larger)
                 r = mix(probabilities, weights, chosen, larger, 3, larger_in)
-                bit = code_bit(decoding, np.int64(level > size), r, state, words)
+                bit = code_bit(decoding, np.int64(size > coded), r, state, words)
                 learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, bit)
                 if not bit:
                     break
-                size += 1
-                if size > ESCAPE:
-                    size = ESCAPE + code_gamma(decoding, level - ESCAPE, 24, state, words)
+                coded += 1
+                if coded > ESCAPE:
+                    coded = ESCAPE + code_gamma(decoding, size - ESCAPE, 24, state, words)
                     break
-            level = size
-            if decoding:
-                levels[o] = -level if negative else level
-        elif decoding:
-            levels[o] = 0
-        columns[j], row = _remember(level, np.int64(columns[j]), row)
+            size = coded
+            level = -size if negative else size
+        if decoding:
+            levels[o] = level
+        left2, left = left, level
+        columns[j], row = _remember(size, np.int64(columns[j]), row)
+        j += 1
+        if j == cols:
+            row, left, left2, j = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     return levels.size

@@ -16,7 +16,7 @@ from thinwire.codecs.thin.tensor import Form, Known, Piece, Source
 from thinwire.errors import DecodeError
 
 STEPS = 128  # of an octave
-PRICE = 0.085  # steps² of error that a bit is worth
+PRICE = 0.1  # steps² of error that a bit is worth
 
 
 class Speed(NamedTuple):
@@ -27,7 +27,7 @@ class Speed(NamedTuple):
     thorough: bool
 
 
-SPEEDS = {"fast": Speed(2, 8, False), "balanced": Speed(4, 32, False), "small": Speed(6, 64, True)}
+SPEEDS = {"fast": Speed(2, 24, False), "balanced": Speed(4, 32, False), "small": Speed(6, 64, True)}
 
 
 class Pass(NamedTuple):

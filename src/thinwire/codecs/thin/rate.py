@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thinwire.codecs.thin import passes
-from thinwire.codecs.thin.tensor import Piece, Source, squared_error
+from thinwire.codecs.thin.tensor import Piece, Source, energy
 
 MOST_PASSES = 12
 NEAR = 0.006  # relative distance to the target at which the search ends early
@@ -32,16 +32,16 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     The error rises with the step and bytes fall, both about as powers of it: secants in log coordinates inside a
     bracket, halved where they stay on one side.
     """
-    energy = sum(squared_error(source.x, np.zeros_like(source.x)) for source in sources)
+    whole = sum(energy(source.x) for source in sources)
     largest = max((float(np.abs(source.x).max()) for source in sources), default=0.0)
-    if energy == 0:
+    if whole == 0:
         return Found(0, [Piece() for _ in sources], 0.0, 0)
     n = sum(source.x.size for source in sources)
     floor = max(LOWEST, ceil(passes.STEPS * log2(largest / 2**20)))
     top = min(HIGHEST, ceil(passes.STEPS * (log2(largest) + log2(n) / 2 + 3)))
     rises = target == "nmse"
     slope = (1.4 if rises else -0.9) / passes.STEPS
-    k = round(passes.STEPS * (log2(energy / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0)))
+    k = round(passes.STEPS * (log2(whole / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0)))
     low: tuple[int, float] | None = None  # too fine
     high: tuple[int, float] | None = None  # too coarse
     best: tuple[float, int, passes.Pass] | None = None
@@ -50,7 +50,7 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     while count < MOST_PASSES:
         done = passes.choose(sources, k, speed)
         count += 1
-        got = done.error / energy if rises else done.bytes + OVERHEAD
+        got = done.error / whole if rises else done.bytes + OVERHEAD
         off = log2(max(got, 1e-30) / wanted)
         if best is None or abs(off) < best[0]:
             best = (abs(off), k, done)
@@ -77,4 +77,4 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
                 break
             k = following
     assert best is not None
-    return Found(best[1], best[2].pieces, best[2].error / energy, count)
+    return Found(best[1], best[2].pieces, best[2].error / whole, count)

@@ -60,15 +60,13 @@ class Known:
         form = self.form
         if self.shared is None:
             return _blank(form.rows, form.cols, form)
-        rows, columns = _means(self.shared)
-        lines = _classes((rows[:, None] * columns[None, :]).astype(np.float32).ravel())
-        return Plane(form.cols, _classes(self.shared.ravel()), lines, _signs(self.shared.ravel()), form.kernel_row, form.kernel)
+        return _plane(self.shared, self._below[0], self._below[1], form.cols, form)
 
     def left(self, rank: int) -> Plane:
-        """For the left factors (rank, rows)."""
+        """For the left factors (rank, rows): means of the shared tensor's rows."""
         if self.shared is None:
             return _blank(rank, self.form.rows)
-        classes = np.tile(_classes(self._row_means.astype(np.float32)), rank)
+        classes = np.tile(np.maximum(15 - self._below[0], 0).astype(np.uint8), rank)
         return Plane(self.form.rows, classes, np.zeros_like(classes), np.ones_like(classes))
 
     def right(self, units: np.ndarray) -> Plane:
@@ -76,21 +74,14 @@ class Known:
         rank, form = units.shape[0], self.form
         if self.shared is None:
             return _blank(rank, form.cols, form)
-        seen = lowrank.project(units, self.shared).astype(np.float32).ravel()
-        lines = np.tile(_classes(self._column_means.astype(np.float32)), rank)
-        return Plane(form.cols, _classes(seen), lines, _signs(seen), form.kernel_row, form.kernel)
+        seen = _unit(lowrank.project(units, self.shared))
+        return _plane(seen, np.zeros(rank, np.int64), self._below[1], form.cols, form)
 
     @cached_property
-    def _both_means(self) -> tuple[np.ndarray, np.ndarray]:
-        return _means(self.shared)
-
-    @property
-    def _row_means(self) -> np.ndarray:
-        return self._both_means[0]
-
-    @property
-    def _column_means(self) -> np.ndarray:
-        return self._both_means[1]
+    def _below(self) -> tuple[np.ndarray, np.ndarray]:
+        """Half octaves that the mean magnitude of each row, and of each column, lies below the largest."""
+        rows, columns = _means(self.shared)
+        return _half_octaves(_unit(rows)), _half_octaves(_unit(columns))
 
 
 def _blank(rows: int, cols: int, form: Form | None = None) -> Plane:
@@ -112,16 +103,43 @@ def _means(matrix):  # type: ignore[no-untyped-def]
     return rows / n, columns / m
 
 
-def _classes(values: np.ndarray) -> np.ndarray:
-    """Half octaves below the largest magnitude, 15 at the top, 1 at the bottom, 0 for 0; by the bits of float32."""
-    bits = (np.ascontiguousarray(values, np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(22)
-    top = np.uint32(bits.max(initial=0))
-    below = np.minimum(top - bits, np.uint32(14)).astype(np.uint8)
-    return np.where(values == 0, np.uint8(0), np.uint8(15) - below)
+def _unit(values: np.ndarray) -> np.ndarray:
+    """float64 numbers over the largest magnitude among them, as float32."""
+    return (values / (np.abs(values).max(initial=0.0) or 1.0)).astype(np.float32)
 
 
-def _signs(values: np.ndarray) -> np.ndarray:
-    return (1 + (values > 0).astype(np.uint8) - (values < 0).astype(np.uint8)).astype(np.uint8)
+def _half_octaves(values: np.ndarray) -> np.ndarray:
+    """How far float32 magnitudes lie below the largest, by their bits; 15 and more count as 15, and so does 0."""
+    bits = (values.view(np.uint32) & np.uint32(0x7FFFFFFF)).astype(np.int64) >> 22
+    return np.where(values == 0, 15, np.minimum(bits.max(initial=0) - bits, 14))
+
+
+def _plane(shared: np.ndarray, rows: np.ndarray, columns: np.ndarray, cols: int, form: Form) -> Plane:
+    """What a shared matrix (m, n) float32 says of each entry; rows, columns: half octaves below the largest."""
+    classes, lines, signs = (np.empty(shared.size, np.uint8) for _ in range(3))
+    _look(np.ascontiguousarray(shared).view(np.uint32), rows, columns, classes, lines, signs)
+    return Plane(cols, classes, lines, signs, form.kernel_row, form.kernel)
+
+
+@njit(cache=True)
+def _look(bits, rows, columns, classes, lines, signs):  # type: ignore[no-untyped-def]
+    """Classes: half octaves below the largest magnitude, 15 at the top, 1 at the bottom, 0 for 0. Lines: of row · column."""
+    m, n = bits.shape
+    magnitude = np.uint32(0x7FFFFFFF)
+    top = np.uint32(0)
+    for i in range(m):
+        for j in range(n):
+            top = max(top, bits[i, j] & magnitude)
+    top >>= np.uint32(22)
+    o = 0
+    for i in range(m):
+        for j in range(n):
+            size = bits[i, j] & magnitude
+            below = np.int64(top) - np.int64(size >> np.uint32(22))
+            classes[o] = max(15 - below, 1) if size else 0
+            lines[o] = max(15 - rows[i] - columns[j], 0)
+            signs[o] = (0 if bits[i, j] >> np.uint32(31) else 2) if size else 1
+            o += 1
 
 
 @njit(cache=True)
@@ -239,6 +257,11 @@ class Source:
         return self.x - np.float32(self.coefficient / COEFFICIENT) * self.known.shared
 
     @cached_property
+    def energy(self) -> float:
+        """‖rest‖²."""
+        return energy(self.rest)
+
+    @cached_property
     def directions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Leading directions u (rows, p), b (cols, p) of the rest over its largest magnitude."""
         p = min(self.rank, min(self.x.shape) // 2)
@@ -282,12 +305,12 @@ def _products(x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def squared_error(x, y):  # type: ignore[no-untyped-def]
-    """‖x − y‖² of two arrays, in float64."""
+def energy(x):  # type: ignore[no-untyped-def]
+    """‖x‖² of a matrix, in float64."""
     total = 0.0
-    for i in range(x.size):
-        off = np.float64(x.flat[i]) - np.float64(y.flat[i])
-        total += off * off
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total += np.float64(x[i, j]) * np.float64(x[i, j])
     return total
 
 
@@ -309,59 +332,74 @@ def best_piece(source: Source, step: float, price: float, sets: int, model: Mode
     """The cheapest way to send a tensor at this step: nothing, levels, outer products, or both."""
     known, rest = source.known, source.rest
     head = 3.0 + (8.0 if source.coefficient else 0.0)
-    error = squared_error(rest, np.zeros_like(rest))
-    candidates = [Candidate(Piece(ZERO, source.coefficient), head, error, model)]
+    candidates = [Candidate(Piece(ZERO, source.coefficient), head, source.energy, model)]
     rank = source.best_rank(step, price)
     if rank:
-        products = _products_of(source, rank, step, price, sets, model.copy(), head)
+        products, left = _products_of(source, rank, step, price, sets, model.copy(), head)
         candidates.append(products)
-        left = rest - decoded(Piece(PRODUCTS, 0, rank, products.piece.planes), known, step)
-        if thorough or np.abs(left).max() > 0.8 * step:
+        if thorough or _guess(left, step, price) < 0.97 * products.error:
             after = products.model.copy()
-            plane, bits = _levels_of(left, known.entries, step, price, sets, after)
+            plane, bits, error = _levels_of(left, known.entries, step, price, sets, after)
             both = Piece(BOTH, source.coefficient, rank, [*products.piece.planes, plane])
-            candidates.append(Candidate(both, products.bits + bits, _error_of(left, plane, step), after))
-    if thorough or not rank or min(c.cost(price, step) for c in candidates) > 0.5 * _guess(rest, step, price):
+            candidates.append(Candidate(both, products.bits + bits, error, after))
+    if thorough or min(c.cost(price, step) for c in candidates) > 0.7 * _guess(rest, step, price):
         after = model.copy()
-        plane, bits = _levels_of(rest, known.entries, step, price, sets, after)
-        error = _error_of(rest, plane, step)
+        plane, bits, error = _levels_of(rest, known.entries, step, price, sets, after)
         candidates.append(Candidate(Piece(LEVELS, source.coefficient, 0, [plane]), head + bits, error, after))
     return min(candidates, key=lambda c: c.cost(price, step))
 
 
-def _error_of(x, plane, step):  # type: ignore[no-untyped-def]
-    out = np.zeros(x.size, np.float32)
-    add_values(plane[0], *plane[1], step, out)
-    return squared_error(x, out)
-
-
 def _levels_of(x, plane, step, price, sets, model):  # type: ignore[no-untyped-def]
-    flat = np.ascontiguousarray(x).ravel()
+    """Levels and offsets of a matrix, their bits, and the squared error that they leave."""
+    flat = np.ascontiguousarray(x).reshape(-1)
     levels, bits = chosen(flat, plane, step, price, sets, model)
     offsets = _offsets(flat, levels, step, price)
-    return (levels, offsets), bits + 1 + (18 if offsets != USUAL else 0)
+    return (levels, offsets), bits + 1 + (18 if offsets != USUAL else 0), _error(flat, levels, *offsets, step)
 
 
 def _products_of(source, rank, step, price, sets, model, head):  # type: ignore[no-untyped-def]
+    """The candidate of outer products alone, and the matrix that it leaves."""
     known = source.known
     left, right = source.directions
     scales = np.sqrt((right[:, :rank].astype(np.float64) ** 2).sum(0)) * source.scale
-    first, bits = _levels_of((left[:, :rank] * scales).T, known.left(rank), step, price, sets, model)
+    first, bits, _ = _levels_of((left[:, :rank] * scales).T, known.left(rank), step, price, sets, model)
     units = lowrank.unit_rows(values_of(first[0], *first[1], step).reshape(rank, -1))
     wanted = lowrank.fitted(units, source.rest)
-    second, more = _levels_of(wanted, known.right(units), step, price, sets, model)
+    second, more, _ = _levels_of(wanted, known.right(units), step, price, sets, model)
     piece = Piece(PRODUCTS, source.coefficient, rank, [first, second])
-    out = decoded(Piece(PRODUCTS, 0, rank, piece.planes), known, step)
-    return Candidate(piece, head + 6 + bits + more, squared_error(source.rest, out), model)
+    rest = decoded(Piece(PRODUCTS, 0, rank, piece.planes), known, step)
+    np.subtract(source.rest, rest, out=rest)
+    return Candidate(piece, head + 6 + bits + more, energy(rest), model), rest
 
 
-def _guess(x: np.ndarray, step: float, price: float) -> float:
+@njit(cache=True)
+def _error(x, levels, first, second, more, step):  # type: ignore[no-untyped-def]
+    """‖x − what levels stand for‖², in float64."""
+    unit, total = step / 64, 0.0
+    for i in range(levels.size):
+        size = abs(np.int64(levels[i]))
+        value = 0.0
+        if size > 0:
+            value = np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit
+        off = abs(np.float64(x[i])) - value
+        total += off * off
+    return total
+
+
+@njit(cache=True)
+def _guess(x, step, price):  # type: ignore[no-untyped-def]
     """About what levels would cost: zeros by the entropy of how many there are, the others by their size."""
-    sizes = np.abs(x) / step
-    large = sizes > 0.65
-    count, share = int(large.sum()), float(large.mean())
-    if not count:
-        return float((sizes**2).sum()) * step * step
-    entropy = -share * np.log2(share) - ((1 - share) * np.log2(1 - share) if share < 1 else 0)
-    bits = 0.75 * x.size * entropy + 1.5 * count + 1.5 * float(np.log2(sizes[large]).sum())
-    return (float((sizes[~large] ** 2).sum()) + count / 14 + price * bits) * step * step
+    count, small, sizes = 0, 0.0, 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            size = abs(np.float64(x[i, j])) / step
+            if size > 0.65:
+                count += 1
+                sizes += np.log2(size)
+            else:
+                small += size * size
+    share, entropy = count / x.size, 0.0
+    if 0 < count < x.size:
+        entropy = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    bits = 0.75 * x.size * entropy + 1.5 * count + 1.5 * sizes
+    return (small + count / 14 + price * bits) * step * step
