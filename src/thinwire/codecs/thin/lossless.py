@@ -42,7 +42,9 @@ def _coded(stream: Stream, numbers: np.ndarray, context: Context) -> None:
     start = 0
     while start < numbers.size:
         stream.make_room()
-        start = _code(stream.reading, start, numbers, shared, probabilities, counts, weights, stream.state, stream.words)
+        start = _code(
+            stream.reading, start, numbers, shared, probabilities, counts, weights, stream.state, stream.words
+        )
 
 
 @njit(cache=True)
@@ -59,14 +61,22 @@ def _code(decoding, start, numbers, shared, probabilities, counts, weights, stat
         both = min(max(a // 4, 0), 15) // 2 * 8 + min(max(b // 4, 0), 15) // 2
         node, exponent = np.int64(1), (number >> 23) & 255
         for bit in range(7, -1, -1):
-            index[0], index[1], index[2] = a * _TREE + node, _FIRST[1] + b * _TREE + node, _FIRST[2] + both * _TREE + node
+            index[0], index[1], index[2] = (
+                a * _TREE + node,
+                _FIRST[1] + b * _TREE + node,
+                _FIRST[2] + both * _TREE + node,
+            )
             p = mix(probabilities, weights, 0, index, 3, inputs)
             y = code_bit(decoding, (exponent >> bit) & 1, p, state, words)
             learn(probabilities, counts, weights, 0, index, 3, inputs, p, y)
             node = node << 1 | y
         exponent = node & 255
         signs = (before >> 31) * 2 + (same >> 31)
-        index[0], index[1], index[2] = _SIGNS + signs, _SIGNS + 4 + (same >> 31) * 16 + min(b // 4, 15), _SIGNS + 40 + (before >> 31)
+        index[0], index[1], index[2] = (
+            _SIGNS + signs,
+            _SIGNS + 4 + (same >> 31) * 16 + min(b // 4, 15),
+            _SIGNS + 40 + (before >> 31),
+        )
         p = mix(probabilities, weights, 1, index, 3, inputs)
         sign = code_bit(decoding, number >> 31, p, state, words)
         learn(probabilities, counts, weights, 1, index, 3, inputs, p, sign)

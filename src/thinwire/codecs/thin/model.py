@@ -193,7 +193,23 @@ def _cost(p, bit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def choose(x, step, cols, kernel_row, kernel, classes, lines, signs, price, sets, levels, columns, probabilities, counts, weights):  # type: ignore[no-untyped-def]
+def choose(
+    x,
+    step,
+    cols,
+    kernel_row,
+    kernel,
+    classes,
+    lines,
+    signs,
+    price,
+    sets,
+    levels,
+    columns,
+    probabilities,
+    counts,
+    weights,
+):  # type: ignore[no-untyped-def]
     """Rate-distortion optimised levels of a plane; returns the bits that they will take.
 
     Each entry takes the level with the least (x/step − level)² + price · bits among the nearest, the one below and 0.
@@ -240,7 +256,7 @@ def choose(x, step, cols, kernel_row, kernel, classes, lines, signs, price, sets
                 bits += _cost(r, level > k)
                 learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, level > k)
             if level > ESCAPE:
-                bits += 2.0 * np.log2(level - ESCAPE) + 1.0
+                bits += 2.0 * np.floor(np.log2(level - ESCAPE)) + 1.0
         left2, left = left, -level if negative else level
         levels[o] = left
         columns[j], row = _remember(level, np.int64(columns[j]), row)
@@ -299,7 +315,25 @@ def code_gamma(decoding, value, most, state, words):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def code_plane(decoding, start, cols, kernel_row, kernel, classes, lines, signs, sets, levels, columns, means, probabilities, counts, weights, state, words):  # type: ignore[no-untyped-def]
+def code_plane(
+    decoding,
+    start,
+    cols,
+    kernel_row,
+    kernel,
+    classes,
+    lines,
+    signs,
+    sets,
+    levels,
+    columns,
+    means,
+    probabilities,
+    counts,
+    weights,
+    state,
+    words,
+):  # type: ignore[no-untyped-def]
     """Write a plane's levels, or read them, from entry `start` on. Returns where it stopped: early when out of words."""
     scratch = np.zeros((7, INPUTS), np.int64)
     zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]

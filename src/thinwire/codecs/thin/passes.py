@@ -12,22 +12,14 @@ from thinwire.codecs.base import Context
 from thinwire.codecs.thin import tensor
 from thinwire.codecs.thin.model import Model
 from thinwire.codecs.thin.stream import Stream
-from thinwire.codecs.thin.tensor import Form, Known, Piece, Source
+from thinwire.codecs.thin.tensor import Effort, Form, Known, Piece, Source
 from thinwire.errors import DecodeError
 
 STEPS = 128  # of an octave
 PRICE = 0.1  # steps² of error that a bit is worth
 
 
-class Speed(NamedTuple):
-    """Contexts of the bit "not zero", most outer products of a tensor, whether every way to send one is tried."""
-
-    contexts: int
-    rank: int
-    thorough: bool
-
-
-SPEEDS = {"fast": Speed(2, 24, False), "balanced": Speed(4, 32, False), "small": Speed(6, 64, True)}
+SPEEDS = {"fast": Effort(2, 24, False), "balanced": Effort(4, 32, False), "small": Effort(6, 64, True)}
 
 
 class Pass(NamedTuple):
@@ -63,12 +55,15 @@ def sources(x: np.ndarray, context: Context, rank: int) -> list[Source]:
     return found
 
 
-def choose(sources: Sequence[Source], k: int, speed: str, price: float = PRICE) -> Pass:
-    """The cheapest way to send every tensor at the step of k."""
-    step, how = step_of(k), SPEEDS[speed]
+def choose(sources: Sequence[Source], k: int, speed: str, like: Sequence[Piece] | None = None) -> Pass:
+    """The cheapest way to send every tensor at the step of k; or the way that other pieces took, levels aside."""
+    step, effort = step_of(k), SPEEDS[speed]
     model, pieces, bits, error = Model(), [], 0.0, 0.0
-    for source in sources:
-        best = tensor.best_piece(source, step, price, how.contexts, model, how.thorough)
+    for i, source in enumerate(sources):
+        if like is None:
+            best = tensor.best_piece(source, step, PRICE, model, effort)
+        else:
+            best = tensor.piece_like(like[i], source, step, PRICE, model, effort)
         pieces.append(best.piece)
         bits, error, model = bits + best.bits, error + best.error, best.model
     return Pass(pieces, bits / 8, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ import numpy as np
 from thinwire.codecs.thin import passes
 from thinwire.codecs.thin.tensor import Piece, Source, energy
 
-MOST_PASSES = 12
-NEAR = 0.006  # relative distance to the target at which the search ends early
+MOST_PASSES = 10  # of either round of the search
+NEAR, NEAR_ENOUGH = 0.006, 0.019  # relative distance to the target at which a round ends early, and after which one is enough
 OVERHEAD = 4  # bytes: the header, and what the end of the stream takes
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 
@@ -26,55 +26,75 @@ class Found(NamedTuple):
     passes: int
 
 
+class _Point(NamedTuple):
+    """A step that was tried: log₂ of what it gave over what is wanted, and the pass."""
+
+    k: int
+    off: float
+    done: passes.Pass
+
+
 def search(sources: Sequence[Source], speed: str, target: str, wanted: float) -> Found:
     """The step whose nmse, or whose bytes, come nearest to what is wanted.
 
-    The error rises with the step and bytes fall, both about as powers of it: secants in log coordinates inside a
-    bracket, halved where they stay on one side.
+    Where the way in which tensors are sent changes, error and bytes jump. If the target lies in such a gap, a second
+    round keeps the ways of the finer side and goes on with the step alone.
     """
     whole = sum(energy(source.x) for source in sources)
-    largest = max((float(np.abs(source.x).max()) for source in sources), default=0.0)
     if whole == 0:
         return Found(0, [Piece() for _ in sources], 0.0, 0)
     n = sum(source.x.size for source in sources)
+    largest = max(float(np.abs(source.x).max()) for source in sources)
     floor = max(LOWEST, ceil(passes.STEPS * log2(largest / 2**20)))
     top = min(HIGHEST, ceil(passes.STEPS * (log2(largest) + log2(n) / 2 + 3)))
     rises = target == "nmse"
-    slope = (1.4 if rises else -0.9) / passes.STEPS
-    k = round(passes.STEPS * (log2(whole / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0)))
-    low: tuple[int, float] | None = None  # too fine
-    high: tuple[int, float] | None = None  # too coarse
-    best: tuple[float, int, passes.Pass] | None = None
-    count, side = 0, 0
-    k = min(max(k, floor), top)
-    while count < MOST_PASSES:
-        done = passes.choose(sources, k, speed)
-        count += 1
+
+    def tried(k: int, like: Sequence[Piece] | None) -> _Point:
+        done = passes.choose(sources, k, speed, like)
         got = done.error / whole if rises else done.bytes + OVERHEAD
-        off = log2(max(got, 1e-30) / wanted)
-        if best is None or abs(off) < best[0]:
-            best = (abs(off), k, done)
-        if abs(off) < NEAR:
+        return _Point(k, log2(max(got, 1e-30) / wanted), done)
+
+    start = passes.STEPS * (log2(whole / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0))
+    points = _round(lambda k: tried(k, None), round(start), floor, top, rises)
+    best = min(points, key=lambda point: abs(point.off))
+    finer = [point for point in points if (point.off > 0) != rises]
+    if abs(best.off) > log2(1 + NEAR_ENOUGH) and finer:
+        base = max(finer, key=lambda point: point.k)
+        points += _round(lambda k: tried(k, base.done.pieces), base.k + passes.STEPS // 8, base.k, top, rises)
+        best = min(points, key=lambda point: abs(point.off))
+    return Found(best.k, best.done.pieces, best.done.error / whole, len(points))
+
+
+def _round(tried: Callable[[int], _Point], k: int, floor: int, top: int, rises: bool) -> list[_Point]:
+    """Steps tried until one is near: secants in log coordinates inside a bracket, halved where they stay on one side.
+
+    The error rises with the step and bytes fall, both about as powers of it.
+    """
+    slope = (1.4 if rises else -0.9) / passes.STEPS
+    points: list[_Point] = []
+    low: _Point | None = None  # too fine
+    high: _Point | None = None  # too coarse
+    side, k = 0, min(max(k, floor), top)
+    while len(points) < MOST_PASSES:
+        point = tried(k)
+        points.append(point)
+        if abs(point.off) < log2(1 + NEAR) or [point.off] * 3 == [p.off for p in points[-3:]]:
             break
-        if (off > 0) == rises:
-            high, before = (k, off), high
-            side = side + 1 if side > 0 else 1
-        else:
-            low, before = (k, off), low
-            side = side - 1 if side < 0 else -1
+        coarse = (point.off > 0) == rises
+        before, side = (high, max(side, 0) + 1) if coarse else (low, min(side, 0) - 1)
+        low, high = (low, point) if coarse else (point, high)
         if low and high:
-            if high[0] - low[0] <= 1:
+            if high.k - low.k <= 1:
                 break
-            share = low[1] / (low[1] - high[1]) if abs(side) < 3 else 0.5
-            k = low[0] + round((high[0] - low[0]) * min(max(share, 0.03), 0.97))
-            k = min(max(k, low[0] + 1), high[0] - 1)
+            share = low.off / (low.off - high.off) if abs(side) < 3 else 0.5
+            k = low.k + round((high.k - low.k) * min(max(share, 0.03), 0.97))
+            k = min(max(k, low.k + 1), high.k - 1)
         else:
-            if before and before[0] != k and (off - before[1]) / (k - before[0]) * slope > 0:
-                slope = (off - before[1]) / (k - before[0])
-            stride = -off / slope * 1.1
-            following = min(max(k + round(min(max(stride, -12 * 128), 12 * 128)) or (1 if stride > 0 else -1), floor), top)
+            if before and before.k != k and (point.off - before.off) / (k - before.k) * slope > 0:
+                slope = (point.off - before.off) / (k - before.k)
+            stride = round(min(max(-1.1 * point.off / slope, -12 * passes.STEPS), 12 * passes.STEPS))
+            following = min(max(k + (stride or (-1 if coarse else 1)), floor), top)
             if following == k:
                 break
             k = following
-    assert best is not None
-    return Found(best[1], best[2].pieces, best[2].error / whole, count)
+    return points

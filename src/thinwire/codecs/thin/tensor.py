@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,7 +18,8 @@ ZERO, LEVELS, PRODUCTS, BOTH = range(4)  # nothing; levels; outer products; thes
 COEFFICIENT = 64  # of the shared tensor, in units of 1 / 64
 OFFSETS = 64  # of a level's value towards 0, in units of step / 64
 LARGEST = np.finfo(np.float32).max
-USUAL = (4, 2, 1)  # offsets of sizes 1, 2 and above where none are sent
+Offsets = tuple[int, int, int]
+USUAL: Offsets = (4, 2, 1)  # offsets of sizes 1, 2 and above where none are sent
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Piece:
     mode: int = ZERO
     coefficient: int = 0
     rank: int = 0
-    planes: list[tuple[np.ndarray, tuple[int, int, int]]] = field(default_factory=list)
+    planes: list[tuple[np.ndarray, Offsets]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _moments(x, levels, step):  # type: ignore[no-untyped-def]
     return count, total
 
 
-def _offsets(x: np.ndarray, levels: np.ndarray, step: float, price: float) -> tuple[int, int, int]:
+def _offsets(x: np.ndarray, levels: np.ndarray, step: float, price: float) -> Offsets:
     """The centroids of the levels' cells as offsets, where they are worth their 18 bits; else the usual ones."""
     count, total = _moments(x, levels, step)
     ideal = total / np.maximum(count, 1)
@@ -231,65 +233,103 @@ def decoded(piece: Piece, known: Known, step: float) -> np.ndarray:
 
 
 @dataclass
-class Source:
-    """A tensor to send: the matrix, what is known, and the directions that hold most of it, found once."""
+class Rest:
+    """What is left to send of a tensor once `coefficient` / 64 of the shared one is taken off."""
 
     x: np.ndarray
-    known: Known
-    rank: int
-
-    @cached_property
-    def coefficient(self) -> int:
-        """How much of the shared tensor is taken off first, in 1/64: its share where that removes a tenth of the energy."""
-        shared = self.known.shared
-        if shared is None:
-            return 0
-        dot, energy, own = _products(self.x, shared)
-        if not (energy > 0 and own > 0 and dot * dot > 0.1 * energy * own):
-            return 0
-        return int(np.clip(round(COEFFICIENT * dot / energy), -128, 127))
-
-    @cached_property
-    def rest(self) -> np.ndarray:
-        """What is left to send."""
-        if not self.coefficient:
-            return self.x
-        return self.x - np.float32(self.coefficient / COEFFICIENT) * self.known.shared
+    coefficient: int
+    most: int  # outer products
 
     @cached_property
     def energy(self) -> float:
-        """‖rest‖²."""
-        return energy(self.rest)
-
-    @cached_property
-    def directions(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Leading directions u (rows, p), b (cols, p) of the rest over its largest magnitude."""
-        p = min(self.rank, min(self.x.shape) // 2)
-        if not p or not self.scale:
-            return None
-        return lowrank.leading(self.rest / np.float32(self.scale), p)
+        """‖x‖²."""
+        return energy(self.x)
 
     @cached_property
     def scale(self) -> float:
-        """The largest magnitude of the rest."""
-        return float(np.abs(self.rest).max())
+        """The largest magnitude."""
+        return float(np.abs(self.x).max())
 
-    def best_rank(self, step: float, price: float) -> int:
-        """The number of products after which one more costs more bits, as guessed from sizes, than it removes error."""
-        if self.directions is None:
-            return 0
-        left, right = self.directions
-        cost, least, best = 0.0, 0.0, 0
-        for k in range(right.shape[1]):
-            energy = float(np.vdot(right[:, k].astype(np.float64), right[:, k])) * (self.scale / step) ** 2
-            if energy == 0:
-                break
-            size = np.sqrt(energy)
-            factors = np.concatenate([np.abs(left[:, k]) * size, np.abs(right[:, k]) * (self.scale / step)])
-            cost += price * (16 + 1.5 * float(np.log2(1 + factors).sum())) - energy
-            if cost < least:
-                least, best = cost, k + 1
-        return best
+    @cached_property
+    def directions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Leading directions u (rows, p), b (cols, p) of x / scale."""
+        p = min(self.most, min(self.x.shape) // 2)
+        return lowrank.leading(self.x / np.float32(self.scale), p) if p and self.scale else None
+
+    def guesses(self, step: float, price: float) -> Guess:
+        """What the ways to send it will about cost at this step."""
+        levels = float(guess(self.x, step, price))
+        if not self.directions:
+            return Guess(0, self.energy, 0, self.energy, levels)
+        rank, cost, first, both = _best_ranks(*self.directions, self.scale / step, self.energy / step**2, price)
+        return Guess(rank, cost * step * step, first, both * step * step, levels)
+
+
+class Guess(NamedTuple):
+    """The best number of products and their cost; that of products with levels after them, and the cost; that of levels."""
+
+    rank: int
+    products: float
+    rank_of_both: int
+    both: float
+    levels: float
+
+
+@dataclass
+class Source:
+    """A tensor to send: the matrix, and what is known."""
+
+    x: np.ndarray
+    known: Known
+    most: int
+
+    @cached_property
+    def rests(self) -> list[Rest]:
+        """The tensor itself and, where that removes a tenth of its energy, what the shared one does not explain."""
+        rests, shared = [Rest(self.x, 0, self.most)], self.known.shared
+        if shared is None:
+            return rests
+        dot, other, own = _products(self.x, shared)
+        if dot * dot > 0.1 * other * own > 0:
+            coefficient = int(np.clip(round(COEFFICIENT * dot / other), -128, 127))
+            if coefficient:
+                rest = self.x - np.float32(coefficient / COEFFICIENT) * shared
+                rests.append(Rest(rest, coefficient, self.most))
+        return rests
+
+
+@njit(cache=True)
+def _best_ranks(left, right, scale, energy, price):  # type: ignore[no-untyped-def]
+    """Of u (m, p), b (n, p), b's scale and the energy in steps: the ranks with the least cost, alone and before levels.
+
+    A factor's entry of a steps is taken for 1.5 log₂(1 + a) bits; what products leave costs its energy, or, as levels of
+    Gaussian numbers of variance v in steps², θ + price/2 · log₂(v/θ) an entry where v is above θ = price / (2 ln 2).
+    """
+    n = left.shape[0] * right.shape[0]
+    theta = price / (2 * np.log(2.0))
+    spent, rank, rank_of_both = 0.0, 0, 0
+    cost = both = energy
+    for k in range(right.shape[1] + 1):
+        levels = energy if energy <= n * theta else n * (theta + price / 2 * np.log2(energy / (n * theta)))
+        if spent + energy < cost:
+            cost, rank = spent + energy, k
+        if spent + levels < both:
+            both, rank_of_both = spent + levels, k
+        if k == right.shape[1]:
+            break
+        held = 0.0
+        for j in range(right.shape[0]):
+            held += (np.float64(right[j, k]) * scale) ** 2
+        if held == 0:
+            break
+        size, bits = np.sqrt(held), 16.0
+        for i in range(left.shape[0]):
+            bits += 1.5 * np.log2(1 + abs(left[i, k]) * size)
+        for j in range(right.shape[0]):
+            bits += 1.5 * np.log2(1 + abs(right[j, k]) * scale)
+        spent += price * bits
+        energy = max(energy - held, 0.0)
+    return rank, cost, rank_of_both, both
 
 
 @njit(cache=True)
@@ -328,48 +368,106 @@ class Candidate:
         return self.error + price * step * step * self.bits
 
 
-def best_piece(source: Source, step: float, price: float, sets: int, model: Model, thorough: bool) -> Candidate:
-    """The cheapest way to send a tensor at this step: nothing, levels, outer products, or both."""
-    known, rest = source.known, source.rest
-    head = 3.0 + (8.0 if source.coefficient else 0.0)
-    candidates = [Candidate(Piece(ZERO, source.coefficient), head, source.energy, model)]
-    rank = source.best_rank(step, price)
-    if rank:
-        products, left = _products_of(source, rank, step, price, sets, model.copy(), head)
-        candidates.append(products)
-        if thorough or _guess(left, step, price) < 0.97 * products.error:
-            after = products.model.copy()
-            plane, bits, error = _levels_of(left, known.entries, step, price, sets, after)
-            both = Piece(BOTH, source.coefficient, rank, [*products.piece.planes, plane])
-            candidates.append(Candidate(both, products.bits + bits, error, after))
-    if thorough or min(c.cost(price, step) for c in candidates) > 0.7 * _guess(rest, step, price):
-        after = model.copy()
-        plane, bits, error = _levels_of(rest, known.entries, step, price, sets, after)
-        candidates.append(Candidate(Piece(LEVELS, source.coefficient, 0, [plane]), head + bits, error, after))
+@dataclass(frozen=True)
+class Effort:
+    """What an encoder spends: contexts of the bit "not zero", most outer products of a tensor, whether all is tried."""
+
+    contexts: int
+    rank: int
+    thorough: bool
+
+
+def best_piece(source: Source, step: float, price: float, model: Model, effort: Effort) -> Candidate:
+    """The cheapest way to send a tensor at this step: nothing, levels, outer products, or both.
+
+    Whether something is taken off first, and what is tried at all, is guessed; a thorough effort tries everything.
+    """
+    guessed = [(rest, rest.guesses(step, price)) for rest in source.rests]
+    if not effort.thorough:
+        guessed = [min(guessed, key=lambda pair: min(pair[1].products, pair[1].both, pair[1].levels))]
+    candidates = []
+    for rest, about in guessed:
+        trial = _Trial(rest, source.known, step, price, effort.contexts, model)
+        candidates.append(trial.nothing())
+        ranks = {about.rank} if about.products < 2 * about.levels else set()
+        if about.both < 0.9 * min(about.products, about.levels):
+            ranks = {about.rank_of_both}
+        for rank in {about.rank, about.rank_of_both} - {0} if effort.thorough else ranks - {0}:
+            products, left = trial.products(rank)
+            candidates.append(products)
+            if effort.thorough or guess(left, step, price) < 0.97 * products.error:
+                candidates.append(trial.both(products, left))
+        if effort.thorough or min(c.cost(price, step) for c in candidates) > 0.7 * about.levels:
+            candidates.append(trial.levels())
     return min(candidates, key=lambda c: c.cost(price, step))
 
 
-def _levels_of(x, plane, step, price, sets, model):  # type: ignore[no-untyped-def]
-    """Levels and offsets of a matrix, their bits, and the squared error that they leave."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    levels, bits = chosen(flat, plane, step, price, sets, model)
-    offsets = _offsets(flat, levels, step, price)
-    return (levels, offsets), bits + 1 + (18 if offsets != USUAL else 0), _error(flat, levels, *offsets, step)
+def piece_like(like: Piece, source: Source, step: float, price: float, model: Model, effort: Effort) -> Candidate:
+    """The way to send a tensor that another piece of it took, at this step."""
+    rest = next(rest for rest in source.rests if rest.coefficient == like.coefficient)
+    trial = _Trial(rest, source.known, step, price, effort.contexts, model)
+    if like.mode == ZERO:
+        return trial.nothing()
+    if like.mode == LEVELS:
+        return trial.levels()
+    products, left = trial.products(like.rank)
+    return products if like.mode == PRODUCTS else trial.both(products, left)
 
 
-def _products_of(source, rank, step, price, sets, model, head):  # type: ignore[no-untyped-def]
-    """The candidate of outer products alone, and the matrix that it leaves."""
-    known = source.known
-    left, right = source.directions
-    scales = np.sqrt((right[:, :rank].astype(np.float64) ** 2).sum(0)) * source.scale
-    first, bits, _ = _levels_of((left[:, :rank] * scales).T, known.left(rank), step, price, sets, model)
-    units = lowrank.unit_rows(values_of(first[0], *first[1], step).reshape(rank, -1))
-    wanted = lowrank.fitted(units, source.rest)
-    second, more, _ = _levels_of(wanted, known.right(units), step, price, sets, model)
-    piece = Piece(PRODUCTS, source.coefficient, rank, [first, second])
-    rest = decoded(Piece(PRODUCTS, 0, rank, piece.planes), known, step)
-    np.subtract(source.rest, rest, out=rest)
-    return Candidate(piece, head + 6 + bits + more, energy(rest), model), rest
+@dataclass(frozen=True)
+class _Trial:
+    """The ways to send one rest, each tried from the model as it is."""
+
+    rest: Rest
+    known: Known
+    step: float
+    price: float
+    contexts: int
+    model: Model
+
+    @property
+    def head(self) -> float:
+        """Bits of mode and coefficient."""
+        return 2.0 + (self.known.shared is not None) + (8.0 if self.rest.coefficient else 0.0)
+
+    def nothing(self) -> Candidate:
+        """The shared tensor's share alone."""
+        return Candidate(Piece(ZERO, self.rest.coefficient), self.head, self.rest.energy, self.model)
+
+    def levels(self) -> Candidate:
+        """Levels of the rest."""
+        model = self.model.copy()
+        plane, bits, error = self._plane(self.rest.x, self.known.entries, model)
+        return Candidate(Piece(LEVELS, self.rest.coefficient, 0, [plane]), self.head + bits, error, model)
+
+    def products(self, rank: int) -> tuple[Candidate, np.ndarray]:
+        """Outer products, and the matrix that they leave."""
+        assert self.rest.directions
+        left, right = self.rest.directions
+        scales = np.sqrt((right[:, :rank].astype(np.float64) ** 2).sum(0)) * self.rest.scale
+        model = self.model.copy()
+        first, bits, _ = self._plane((left[:, :rank] * scales).T, self.known.left(rank), model)
+        units = lowrank.unit_rows(values_of(first[0], *first[1], self.step).reshape(rank, -1))
+        second, more, _ = self._plane(lowrank.fitted(units, self.rest.x), self.known.right(units), model)
+        piece = Piece(PRODUCTS, self.rest.coefficient, rank, [first, second])
+        left_over = decoded(Piece(PRODUCTS, 0, rank, piece.planes), self.known, self.step)
+        np.subtract(self.rest.x, left_over, out=left_over)
+        return Candidate(piece, self.head + 6 + bits + more, energy(left_over), model), left_over
+
+    def both(self, products: Candidate, left: np.ndarray) -> Candidate:
+        """Levels of what the products leave, after them."""
+        model = products.model.copy()
+        plane, bits, error = self._plane(left, self.known.entries, model)
+        piece = Piece(BOTH, self.rest.coefficient, products.piece.rank, [*products.piece.planes, plane])
+        return Candidate(piece, products.bits + bits, error, model)
+
+    def _plane(self, x: np.ndarray, plane: Plane, model: Model) -> tuple[tuple[np.ndarray, Offsets], float, float]:
+        """Levels and offsets of a matrix, their bits, and the squared error that they leave."""
+        flat = np.ascontiguousarray(x).reshape(-1)
+        levels, bits = chosen(flat, plane, self.step, self.price, self.contexts, model)
+        offsets = _offsets(flat, levels, self.step, self.price)
+        bits += 1 + (18 if offsets != USUAL else 0)
+        return (levels, offsets), bits, float(_error(flat, levels, *offsets, self.step))
 
 
 @njit(cache=True)
@@ -387,7 +485,7 @@ def _error(x, levels, first, second, more, step):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _guess(x, step, price):  # type: ignore[no-untyped-def]
+def guess(x, step, price):  # type: ignore[no-untyped-def]
     """About what levels would cost: zeros by the entropy of how many there are, the others by their size."""
     count, small, sizes = 0, 0.0, 0.0
     for i in range(x.shape[0]):
