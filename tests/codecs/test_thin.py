@@ -27,7 +27,7 @@ def an_update(seed=0, layout=LAYOUT, rank=3):
         )
         parts.append((x + 0.2 * draw.standard_t(3, (rows, cols))).ravel() * 0.01)
     x = np.concatenate(parts).astype(np.float32)
-    return x, (0.6 * x + 0.01 * draw.standard_normal(x.size)).astype(np.float32)
+    return x, (0.6 * x + 0.001 * draw.standard_normal(x.size)).astype(np.float32)
 
 
 def nmse(x, back):
@@ -49,22 +49,16 @@ def test_bytes_and_values_are_those_of_the_plain_reference(target, speed, with_s
 
 
 def test_outer_products_and_levels_on_top_of_them():
-    """A product with a few large entries in it: one plane of each kind, in one tensor."""
+    """A product of rank 4 in noise that is to be kept too: one plane of each kind, in one tensor."""
     draw = np.random.default_rng(0)
-    x = np.outer(draw.standard_normal(60), draw.standard_normal(80))
-    x[np.arange(60), draw.permutation(80)[:60]] += 6
-    x, context = x.astype(np.float32).ravel(), Context(Layout.of({"fc": (60, 80)}))
-    codec = Thin(nmse=0.003)
-    payload = codec.encode(x, context)
-    ((mode, _, rank, planes),), values = reference.decode(payload, [(60, 80)], None)
-    assert (mode, rank, len(planes)) == (reference.BOTH, 1, 3)
-    assert np.array_equal(values, codec.decode(payload, context))
-    assert (
-        reference.encode(
-            [(mode, 0, rank, planes)], [(60, 80)], None, 1, int.from_bytes(payload[1:3], "little", signed=True)
-        )
-        == payload
-    )
+    x = draw.standard_normal((40, 4)) @ draw.standard_normal((4, 50)) + 0.4 * draw.standard_normal((40, 50))
+    x, context = x.astype(np.float32).ravel(), Context(Layout.of({"fc": (40, 50)}))
+    payload = Thin(nmse=0.01).encode(x, context)
+    ((mode, _, rank, planes),), values = reference.decode(payload, [(40, 50)], None)
+    assert (mode, len(planes)) == (reference.BOTH, 3)
+    assert np.array_equal(values, Thin().decode(payload, context))
+    k = int.from_bytes(payload[1:3], "little", signed=True)
+    assert reference.encode([(mode, 0, rank, planes)], [(40, 50)], None, payload[0] & 3, k) == payload
 
 
 def test_large_levels_take_the_escape():
@@ -92,12 +86,20 @@ def test_tables_are_those_of_the_formula():
 @pytest.mark.parametrize("target", [0.5, 0.25, 0.1, 0.05, 0.01, 0.001])
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_the_error_is_met(target, speed):
-    x, shared = an_update()
-    got = Thin(nmse=target, speed=speed).encoded(x, Context(LAYOUT, shared))
-    back = Thin().decode(got.payload, Context(LAYOUT, shared))
+    x, _ = an_update()
+    got = Thin(nmse=target, speed=speed).encoded(x, Context(LAYOUT))
+    back = Thin().decode(got.payload, Context(LAYOUT))
     assert nmse(x, back) == pytest.approx(got.nmse, rel=1e-4)
-    assert got.reached == (abs(got.nmse / target - 1) <= 0.02)
+    assert got.reached == (abs(got.nmse - target) <= 0.02 * target)
     assert got.nmse == pytest.approx(target, rel=0.06)
+
+
+def test_an_error_that_what_is_shared_undercuts_is_said_to_be_missed():
+    x, shared = an_update()
+    got = Thin(nmse=0.5).encoded(x, Context(LAYOUT, shared))
+    assert got.nmse < 0.45
+    assert not got.reached
+    assert len(got.payload) < 20
 
 
 @pytest.mark.parametrize("wanted", [100, 300, 1000, 2000])
@@ -145,12 +147,10 @@ def test_two_hundred_targets():
 # What it gains.
 
 
-def test_a_finer_search_and_what_is_shared_save_bytes():
+def test_what_is_shared_saves_bytes():
     x, shared = an_update()
     alone, given = (len(Thin(nmse=0.1).encode(x, Context(LAYOUT, s))) for s in (None, shared))
-    assert given < alone
-    fast, small = (len(Thin(nmse=0.1, speed=s).encode(x, Context(LAYOUT))) for s in ("fast", "small"))
-    assert small < fast
+    assert given < 0.3 * alone
 
 
 def test_outer_products_are_found():
@@ -183,7 +183,8 @@ def test_lossless_keeps_every_bit(with_shared):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"nmse": 0.0}, {"nmse": 1.5}, {"nmse": float("nan")}, {"nmse": "small"}, {"nmse": True}, {"bits": 0}, {"bits": 33},
+        {"nmse": 0.0}, {"nmse": 1.5}, {"nmse": float("nan")}, {"nmse": "small"}, {"nmse": True}, {"bits": 0},
+        {"bits": 33},
         {"bytes": 0}, {"bytes": -5}, {"bytes": 10.5}, {"speed": "slow"}, {"nmse": 0.1, "bits": 1.0},
         {"bytes": 100, "lossless": True},
     ],

@@ -42,12 +42,12 @@ class Thin:
 
     Each tensor, the first axis against the rest, is X ≈ (c / 64) S + Σₖ uₖ bₖᵀ + L, each term only where it pays:
     c, a coefficient of the shared array's part S; r outer products, the leading directions of what is left; levels L.
-    aₖ = ‖bₖ‖ uₖ and bₖ are sent as levels, uₖ is the decoded aₖ over its norm, bₖ is fitted to the decoded uₖ. All levels
-    have one step Δ, so that every tensor and factor lies at the same slope of error against bits, and each is chosen
-    against the model that codes it: the least (x/Δ − l)² + 0.1 bits(l). What a level stands for is ±(|l| − o/64) Δ,
-    o the centroid's offset for |l| = 1, 2, above. The model (`model`) mixes contexts of neighbours, row, column and of
-    the shared array in integers; decoded values are sums of products in a fixed order: every machine has the same bytes
-    for the same levels, and the same values for the same bytes.
+    aₖ = ‖bₖ‖ uₖ and bₖ are sent as levels, uₖ is the decoded aₖ over its norm, bₖ is fitted to the decoded uₖ. All
+    levels have one step Δ, so that every tensor and factor lies at the same slope of error against bits, and each is
+    chosen against the model that codes it: the least (x/Δ − l)² + 0.1 bits(l). What a level stands for is
+    ±(|l| − o/64) Δ, o the centroid's offset for |l| = 1, 2, above. The model (`model`) mixes contexts of neighbours,
+    row, column and the shared array in integers, and decoded values are sums of products in a fixed order: every
+    machine has the same bytes for the same levels, and the same values for the same bytes.
 
     One target: nmse, ‖x − x̂‖² / ‖x‖² over the update; bits a parameter; bytes of the payload. None: nmse = 0.05. The
     search over Δ meets it within 2 % or comes as near as it can; `encoded` says which.

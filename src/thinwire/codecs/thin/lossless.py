@@ -1,5 +1,6 @@
-"""Every bit of every float32: sign and exponent under the adaptive model, the first bits of the fraction too, the rest as it is."""
+"""Every bit of every float32: sign, exponent and the first bits of the fraction are modelled, the rest is as it is."""
 
+# mypy: disable-error-code="no-untyped-def, operator"
 from __future__ import annotations
 
 import numpy as np
@@ -48,7 +49,7 @@ def _coded(stream: Stream, numbers: np.ndarray, context: Context) -> None:
 
 
 @njit(cache=True)
-def _code(decoding, start, numbers, shared, probabilities, counts, weights, state, words):  # type: ignore[no-untyped-def]
+def _code(decoding, start, numbers, shared, probabilities, counts, weights, state, words):
     index, inputs = np.zeros(3, np.int64), np.zeros(3, np.int64)
     for o in range(start, numbers.size):
         if not decoding and np.int64(state[2]) + 80 > words.size:

@@ -1,4 +1,4 @@
-"""A wide matrix as the sum of a few outer products, and what that takes: no BLAS, so that no number of threads changes it."""
+"""A matrix as a sum of few outer products, and what that takes; no BLAS: the number of threads changes nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def leading(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading directions of a matrix (m, n) float32: u (m, p) and b (n, p), p ≤ rank, matrix ≈ u bᵀ, ‖b‖ descending.
 
     Subspace iteration along the shorter side from fixed random signs, then a rotation by the eigenvectors of the longer
-    side's Gram matrix; the columns of u are orthonormal. Reference: Halko, Martinsson, Tropp, SIAM Review 2011, Alg. 4.4
-    with one iteration, orthonormalised on the shorter side alone.
+    side's Gram matrix; the columns of u are orthonormal. Reference: Halko, Martinsson, Tropp, SIAM Review 2011,
+    Alg. 4.4 with one iteration, orthonormalised on the shorter side alone.
     """
     m, n = matrix.shape
     p = min(rank, m, n)

@@ -1,13 +1,14 @@
 """The adaptive model: bits of levels, each predicted by several contexts whose opinions are mixed, in integers alone.
 
-A plane is a matrix of levels, coded row by row. A level is a bit "not zero", its sign, and one bit "larger" for each step
-up to ESCAPE; what is left is an Elias-gamma code. For every bit each context i has a probability pᵢ; the mixed one is
-p = squash(Σ wᵢ · stretch(pᵢ)); after the bit y, pᵢ moves towards y by 1/(n + 3/2) after n bits, not under 1/LIMIT, and
-wᵢ by a multiple of (y − p) · stretch(pᵢ). Contexts: signed and unsigned levels before it in the row, in the kernel and
-in the row above; running means of row and column; classes of the array that both ends share, and its sign.
+A plane is a matrix of levels, coded row by row. A level is a bit "not zero", its sign, and one bit "larger" for each
+step up to ESCAPE; what is left is an Elias-gamma code. For every bit each context i has a probability pᵢ; the mixed one
+is p = squash(Σ wᵢ · stretch(pᵢ)); after the bit y, pᵢ moves towards y by 1/(n + 3/2) after n bits, not under 1/LIMIT,
+and wᵢ by a multiple of (y − p) · stretch(pᵢ). Contexts: signed and unsigned levels before it in the row, in the
+kernel and in the row above; running means of row and column; classes of the array that both ends share, and its sign.
 Reference: M. Mahoney, "Adaptive weighing of context models for lossless data compression", 2005 (logistic mixing).
 """
 
+# mypy: disable-error-code="no-untyped-def, operator"
 from __future__ import annotations
 
 import numpy as np
@@ -65,12 +66,12 @@ _CLASS = _class_table()
 
 
 @njit(cache=True, forceinline=True)
-def _class(value):  # type: ignore[no-untyped-def]
+def _class(value):
     return np.int64(_CLASS[min(value, 255)])
 
 
 @njit(cache=True, forceinline=True)
-def mix(probabilities, weights, chosen, index, count, inputs):  # type: ignore[no-untyped-def]
+def mix(probabilities, weights, chosen, index, count, inputs):
     """P(bit = 1) of 2¹⁶, and the inputs of the mixer for learning."""
     total = np.int64(0)
     for k in range(count):
@@ -80,7 +81,7 @@ def mix(probabilities, weights, chosen, index, count, inputs):  # type: ignore[n
 
 
 @njit(cache=True, forceinline=True)
-def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):  # type: ignore[no-untyped-def]
+def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):
     """Move probabilities and weights towards the bit."""
     error = ((np.int64(bit) << 16) - p) * _MIX_RATE
     target = np.int64(65535) if bit else np.int64(0)
@@ -94,7 +95,7 @@ def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):
 
 
 @njit(cache=True, forceinline=True)
-def _mix_zero(probabilities, weights, chosen, index, sets, inputs):  # type: ignore[no-untyped-def]
+def _mix_zero(probabilities, weights, chosen, index, sets, inputs):
     if sets == 4:
         return mix(probabilities, weights, chosen, index, 4, inputs)
     if sets == 2:
@@ -103,7 +104,7 @@ def _mix_zero(probabilities, weights, chosen, index, sets, inputs):  # type: ign
 
 
 @njit(cache=True, forceinline=True)
-def _learn_zero(probabilities, counts, weights, chosen, index, sets, inputs, p, bit):  # type: ignore[no-untyped-def]
+def _learn_zero(probabilities, counts, weights, chosen, index, sets, inputs, p, bit):
     if sets == 4:
         learn(probabilities, counts, weights, chosen, index, 4, inputs, p, bit)
     elif sets == 2:
@@ -113,17 +114,17 @@ def _learn_zero(probabilities, counts, weights, chosen, index, sets, inputs, p, 
 
 
 @njit(cache=True, forceinline=True)
-def _clip(value, most):  # type: ignore[no-untyped-def]
+def _clip(value, most):
     return min(max(value, -most), most)
 
 
 @njit(cache=True, forceinline=True)
-def _sign(value):  # type: ignore[no-untyped-def]
+def _sign(value):
     return np.int64(value > 0) - np.int64(value < 0) + 1
 
 
 @njit(cache=True, forceinline=True)
-def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line, sets, near, zero):  # type: ignore[no-untyped-def]
+def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line, sets, near, zero):
     """Contexts of the bit "not zero" of the level at o, column j, and what those of its size need of them."""
     up = up_right = up_left = above = channel = np.int64(0)
     if o >= cols:
@@ -155,7 +156,7 @@ def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, ro
 
 
 @njit(cache=True, forceinline=True)
-def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared_sign, sign):  # type: ignore[no-untyped-def]
+def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared_sign, sign):
     """Contexts of the sign of the level at o, column j."""
     up = np.int64(levels[o - cols]) if o >= cols else 0
     up2 = np.int64(levels[o - 2 * cols]) if o >= 2 * cols else 0
@@ -169,7 +170,7 @@ def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared
 
 
 @njit(cache=True, forceinline=True)
-def _look_larger(near, size, step):  # type: ignore[no-untyped-def]
+def _look_larger(near, size, step):
     """Contexts of the bit "larger than size"."""
     at = min(size, ESCAPE) - 1
     step[0] = _M[0] + at * 256 + near[0]
@@ -179,7 +180,7 @@ def _look_larger(near, size, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True)
-def _remember(size, column, row):  # type: ignore[no-untyped-def]
+def _remember(size, column, row):
     """Running means of the sizes in a column and in a row, quick to rise, slow to fall."""
     value = min(size * 256, 4096)
     column += (value - column) >> 2 if column < value else -((column - value + 3) >> 3)
@@ -188,7 +189,7 @@ def _remember(size, column, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True)
-def _cost(p, bit):  # type: ignore[no-untyped-def]
+def _cost(p, bit):
     return COSTS[(p if bit else 65536 - p) >> 4]
 
 
@@ -209,7 +210,7 @@ def choose(
     probabilities,
     counts,
     weights,
-):  # type: ignore[no-untyped-def]
+):
     """Rate-distortion optimised levels of a plane; returns the bits that they will take.
 
     Each entry takes the level with the least (x/step − level)² + price · bits among the nearest, the one below and 0.
@@ -267,8 +268,8 @@ def choose(
 
 
 @njit(cache=True, forceinline=True)
-def code_bit(decoding, bit, p, state, words):  # type: ignore[no-untyped-def]
-    """One bit with P(1) = p of 2¹⁶, written or read. state: low (or, of a reader, how far behind low), width, position."""
+def code_bit(decoding, bit, p, state, words):
+    """One bit with P(1) = p of 2¹⁶, written or read. state: low (of a reader: the code less low), width, position."""
     part = (state[1] >> np.uint64(16)) * np.uint64(p)
     if decoding:
         bit = np.int64(state[0] < part)
@@ -299,7 +300,7 @@ def code_bit(decoding, bit, p, state, words):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def code_gamma(decoding, value, most, state, words):  # type: ignore[no-untyped-def]
+def code_gamma(decoding, value, most, state, words):
     """A whole number from 1 on in Elias' gamma code, at most 2^most − 1."""
     length = np.int64(0)
     if not decoding:
@@ -333,8 +334,8 @@ def code_plane(
     weights,
     state,
     words,
-):  # type: ignore[no-untyped-def]
-    """Write a plane's levels, or read them, from entry `start` on. Returns where it stopped: early when out of words."""
+):
+    """Write a plane's levels, or read them, from entry `start` on; a writer stops early, there, when out of words."""
     scratch = np.zeros((7, INPUTS), np.int64)
     zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
     zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]

@@ -12,7 +12,10 @@ from thinwire.codecs.thin import passes
 from thinwire.codecs.thin.tensor import Piece, Source, energy
 
 MOST_PASSES = 10  # of either round of the search
-NEAR, NEAR_ENOUGH = 0.006, 0.019  # relative distance to the target at which a round ends early, and after which one is enough
+NEAR, NEAR_ENOUGH = (
+    0.006,
+    0.019,
+)  # relative distance to the target at which a round ends early, and after which one is enough
 OVERHEAD = 4  # bytes: the header, and what the end of the stream takes
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 

@@ -46,7 +46,7 @@ def chosen(x: np.ndarray, plane: Plane, step: float, price: float, sets: int, mo
 
 
 class Stream:
-    """A writer, or a reader of a payload. A reader's calls ignore the values that they are given and return what was sent."""
+    """A writer, or a reader of a payload: its calls ignore the values that they are given and return what was sent."""
 
     def __init__(self, payload: bytes | None = None) -> None:
         self.reading = payload is not None

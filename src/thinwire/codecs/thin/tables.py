@@ -1,7 +1,7 @@
 """Integer tables of the logistic mixer, computed in decimal arithmetic, so that every machine has the same ones.
 
-A probability of a set bit is a whole number of 2¹⁶. In the logistic domain it is a whole number of 1/256: `STRETCH` gives
-round(256 · ln(p / (1 − p))) for the upper 12 bits of p, `SQUASH` the way back for −2047 … 2047. Both saturate there.
+A probability of a set bit is a whole number of 2¹⁶. In the logistic domain it is a whole number of 1/256: `STRETCH`
+gives about 256 · ln(p / (1 − p)) for the upper 12 bits of p, `SQUASH` the way back for −2047 … 2047. Both saturate.
 """
 
 from __future__ import annotations

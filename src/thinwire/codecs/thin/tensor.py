@@ -24,7 +24,7 @@ USUAL: Offsets = (4, 2, 1)  # offsets of sizes 1, 2 and above where none are sen
 
 @dataclass(frozen=True)
 class Form:
-    """A tensor as a matrix (rows, cols): the first axis against the rest; kernel: entries of a kernel and of its row."""
+    """A tensor as a matrix (rows, cols), the first axis against the rest; entries of a kernel and of its row."""
 
     rows: int
     cols: int
@@ -41,7 +41,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor's choices. planes: levels and offsets, of the left factors, the right ones, the entries, as the mode has them."""
+    """A tensor's choices. planes: levels and offsets, of left factors, right ones, entries, as the mode has them."""
 
     mode: int = ZERO
     coefficient: int = 0
@@ -125,7 +125,7 @@ def _plane(shared: np.ndarray, rows: np.ndarray, columns: np.ndarray, cols: int,
 
 @njit(cache=True)
 def _look(bits, rows, columns, classes, lines, signs):  # type: ignore[no-untyped-def]
-    """Classes: half octaves below the largest magnitude, 15 at the top, 1 at the bottom, 0 for 0. Lines: of row · column."""
+    """Classes: half octaves below the largest magnitude, 15 at the top, down to 1; 0 for 0. Lines: of row · column."""
     m, n = bits.shape
     magnitude = np.uint32(0x7FFFFFFF)
     top = np.uint32(0)
@@ -176,7 +176,7 @@ def _moments(x, levels, step):  # type: ignore[no-untyped-def]
     for i in range(levels.size):
         size = abs(np.int64(levels[i]))
         if size > 0:
-            which = min(size, 3) - 1
+            which = 2 if size > 2 else size - 1
             count[which] += 1
             total[which] += size - abs(x[i]) / step
     return count, total
@@ -202,7 +202,8 @@ def code(stream: Stream, piece: Piece, known: Known, step: float, sets: int, mod
     def plane(plane: Plane) -> np.ndarray:
         levels, offsets = next(given, (np.empty(plane.size, np.int32), USUAL))
         if stream.bits(int(offsets != USUAL), 1):
-            offsets = tuple(stream.bits(offset + 16, 6) - 16 for offset in offsets)
+            first, second, more = (stream.bits(offset + 16, 6) - 16 for offset in offsets)
+            offsets = first, second, more
         planes.append((stream.plane(levels, plane, sets, model), offsets))
         return values_of(planes[-1][0], *offsets, step)
 
@@ -220,7 +221,7 @@ def decoded(piece: Piece, known: Known, step: float) -> np.ndarray:
     form = known.form
     out = np.zeros((form.rows, form.cols), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        if piece.coefficient:
+        if piece.coefficient and known.shared is not None:
             out += np.float32(piece.coefficient / COEFFICIENT) * known.shared
         if piece.mode in (PRODUCTS, BOTH):
             left, right = (values_of(levels, *offsets, step) for levels, offsets in piece.planes[:2])
@@ -266,7 +267,7 @@ class Rest:
 
 
 class Guess(NamedTuple):
-    """The best number of products and their cost; that of products with levels after them, and the cost; that of levels."""
+    """The best number of products, with its cost; that of products before levels, with its cost; the cost of levels."""
 
     rank: int
     products: float
@@ -302,8 +303,8 @@ class Source:
 def _best_ranks(left, right, scale, energy, price):  # type: ignore[no-untyped-def]
     """Of u (m, p), b (n, p), b's scale and the energy in steps: the ranks with the least cost, alone and before levels.
 
-    A factor's entry of a steps is taken for 1.5 log₂(1 + a) bits; what products leave costs its energy, or, as levels of
-    Gaussian numbers of variance v in steps², θ + price/2 · log₂(v/θ) an entry where v is above θ = price / (2 ln 2).
+    A factor's entry of a steps is taken for 1.5 log₂(1 + a) bits; what products leave costs its energy, or, as levels
+    of Gaussian numbers of variance v in steps², θ + price/2 · log₂(v/θ) an entry where v is above θ = price / (2 ln 2).
     """
     n = left.shape[0] * right.shape[0]
     theta = price / (2 * np.log(2.0))
