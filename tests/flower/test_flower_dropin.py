@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from thinapp import STC, Net, arrays_of, client_app, linear, loss, record, run, same, thin
 
 from thinwire.codecs import STC as Sparse
-from thinwire.codecs import Float16, from_config
+from thinwire.codecs import Float16, Thin, from_config
 from thinwire.errors import ConfigError
 from thinwire.flower.dropin import Compressed, compress
 
@@ -31,7 +31,7 @@ def test_flower_float32_is_the_uncompressed_run_bit_for_bit():
     assert strategy.dropped == []
 
 
-@pytest.mark.parametrize(("codec", "most"), [("float16", 1e-2), (STC, 0.6), ({"id": "fedzip", "roles": False}, 0.9)])
+@pytest.mark.parametrize(("codec", "most"), [("float16", 1e-2), ("thin", 0.1), (STC, 0.6), ({"id": "fedzip", "roles": False}, 0.9)])
 def test_flower_lossy_codec_learns_and_costs_less(codec, most):
     start = loss(arrays_of(linear()), 0)
     result, strategy, _ = thin(codec, rounds=8)
@@ -46,6 +46,11 @@ def test_flower_codec_as_id_configuration_or_codec():
     assert Compressed(FedAvg(), STC).codec == from_config(STC) == Sparse(keep=0.1)
     assert Compressed(FedAvg(), Sparse(keep=0.1)).codec == Sparse(keep=0.1)
     assert compress(STC) == compress(Sparse(keep=0.1))
+
+
+def test_flower_thin_is_the_codec_unless_one_is_given():
+    assert Compressed(FedAvg()).codec == Thin()
+    assert compress() == compress("thin")
 
 
 @pytest.mark.parametrize("wrong", ["float33", {"id": "mask"}, {"id": "stc", "kep": 1}, Sparse, 3])

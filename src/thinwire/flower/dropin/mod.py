@@ -15,16 +15,16 @@ from thinwire.flower.dropin import uplink
 from thinwire.flower.dropin.downlink import Received, receive
 from thinwire.flower.dropin.memory import Memory
 from thinwire.flower.dropin.records import beside, check_names, frame_of, frame_record, pack, unpack
-from thinwire.flower.dropin.terms import CodecLike, codec_of, describe
+from thinwire.flower.dropin.terms import DEFAULT, CodecLike, codec_of, describe
 from thinwire.flower.dropin.uplink import Address
 from thinwire.flower.dropin.words import OURS, RECORD, ROUND, UNWRAPPED, category, is_carried
 from thinwire.frame import read
 
 
-def compress(codec: CodecLike, *, error_feedback: bool = True) -> Mod:
+def compress(codec: CodecLike = DEFAULT, *, error_feedback: bool = True) -> Mod:
     """A mod for `ClientApp(mods=[...])` that sends updates through a codec. The server needs `Compressed`.
 
-    codec: a codec, its id, or a configuration; the same as the server's. error_feedback: what coding loses is added
+    codec: a codec, its id, or a configuration; the same as the server's; `thin` unless given. error_feedback: what coding loses is added
     to the node's next update, once the server has accepted the one that lost it (Seide et al., Interspeech 2014).
     The mod then keeps one or two vectors of the model's size in `context.state`, else nothing, unless the downlink is
     coded. With clipping or noise, put it first: `mods=[compress(...), fixedclipping_mod]`; where the clipping is to

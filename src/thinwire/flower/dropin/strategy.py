@@ -18,7 +18,7 @@ from flwr.supercore import log
 
 from thinwire.errors import ConfigError
 from thinwire.flower.dropin.exchange import Exchange, Limit, Taken
-from thinwire.flower.dropin.terms import CodecLike, codec_of, describe
+from thinwire.flower.dropin.terms import DEFAULT, CodecLike, codec_of, describe
 from thinwire.flower.dropin.traffic import Dropped, Traffic
 
 CLIP_ON_CLIENT = (DifferentialPrivacyClientSideFixedClipping, DifferentialPrivacyClientSideAdaptiveClipping)
@@ -30,11 +30,11 @@ class Compressed(Strategy):
     """Any strategy, its messages through codecs. The clients need `compress` with the same codec among their mods.
 
     strategy: FedAvg, FedProx, FedAdam, FedMedian, Krum, a wrapper for differential privacy, ...; it sees replies as
-    if they had come uncoded. codec: of the updates; a codec, its id, or a configuration. It codes the change of all
-    arrays of real numbers but scalars as one vector; what else there is travels exactly, all in one frame. `float32`
-    without a downlink codec codes nothing, and the run is the same bit for bit. downlink: None sends all arrays
-    exactly; a codec sends steps of one sequence of global models to nodes that hold a version of it, and a keyframe
-    to others.
+    if they had come uncoded. codec: of the updates; a codec, its id, or a configuration; `thin` unless given. It codes
+    the change of all arrays of real numbers but scalars as one vector; what else there is travels exactly, all in one
+    frame. `float32` without a downlink codec codes nothing, and the run is the same bit for bit. downlink: None sends
+    all arrays exactly; a codec sends steps of one sequence of global models to nodes that hold a version of it, and a
+    keyframe to others.
     max_update_norm: replies that change more are dropped. Where clients clip, their clipping norm unless given: coding
     comes after clipping and may exceed it.
 
@@ -54,7 +54,7 @@ class Compressed(Strategy):
     def __init__(
         self,
         strategy: Strategy,
-        codec: CodecLike,
+        codec: CodecLike = DEFAULT,
         *,
         downlink: CodecLike | None = None,
         max_update_norm: float | None = None,

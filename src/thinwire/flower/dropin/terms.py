@@ -16,6 +16,7 @@ from thinwire.flower.dropin.split import Split, downward, upward
 from thinwire.frame import Frame, Section
 
 CodecLike = Codec | str | Mapping[str, Any]
+DEFAULT = "thin"
 
 
 def codec_of(codec: CodecLike, where: str) -> Codec:
