@@ -12,9 +12,9 @@ from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.thin import lossless, passes, rate
+from thinwire.codecs.thin.rate import HEADER
 from thinwire.errors import ConfigError, DecodeError
 
-HEADER = 3  # bytes: effort and length, step
 LOSSLESS = 3  # the effort after those of the speeds
 NMSE = 0.05  # where no target is given
 

@@ -16,7 +16,8 @@ NEAR, NEAR_ENOUGH = (
     0.006,
     0.019,
 )  # relative distance to the target at which a round ends early, and after which one is enough
-OVERHEAD = 4  # bytes: the header, and what the end of the stream takes
+SHORT = 5000  # bytes of a stream
+HEADER = 3  # bytes: effort and length, step
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 
 
@@ -54,7 +55,10 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
 
     def tried(k: int, like: Sequence[Piece] | None) -> _Point:
         done = passes.choose(sources, k, speed, like)
-        got = done.error / whole if rises else done.bytes + OVERHEAD
+        got = done.error / whole
+        if not rises:  # short streams are cheap to write, and their ends count
+            exact = done.bytes < SHORT
+            got = HEADER + (len(passes.write(done.pieces, sources, k, speed)) if exact else done.bytes)
         return _Point(k, log2(max(got, 1e-30) / wanted), done)
 
     start = passes.STEPS * (log2(whole / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0))
