@@ -31,7 +31,9 @@ def test_flower_float32_is_the_uncompressed_run_bit_for_bit():
     assert strategy.dropped == []
 
 
-@pytest.mark.parametrize(("codec", "most"), [("float16", 1e-2), ("thin", 0.1), (STC, 0.6), ({"id": "fedzip", "roles": False}, 0.9)])
+@pytest.mark.parametrize(
+    ("codec", "most"), [("float16", 1e-2), ("thin", 0.1), (STC, 0.6), ({"id": "fedzip", "roles": False}, 0.9)]
+)
 def test_flower_lossy_codec_learns_and_costs_less(codec, most):
     start = loss(arrays_of(linear()), 0)
     result, strategy, _ = thin(codec, rounds=8)

@@ -25,7 +25,7 @@ def test_every_known_candidate_is_an_experiment_of_its_own():
     for name, experiment in found.items():
         up, down = experiment.uplink.get("id", "float32"), experiment.downlink.get("id", "float32")
         assert {up, down} <= set(CODECS), name
-        biased = up in ("stc", "m22", "fedzip")
+        biased = up in ("thin", "stc", "m22", "fedzip")
         assert experiment.uplink.get("error_feedback", False) == biased, name
 
 

@@ -44,7 +44,10 @@ def _masked(selection: str) -> dict[str, Any]:
 
 # Named experiment fragments: `--method NAME` is the same as writing the fragment into the experiment file.
 PRESETS: dict[str, dict[str, Any]] = {
-    **{name: _fed(name, error_feedback=True) for name in ("fedzip", "m22", "tinyscript", "stc", "signsgd", "fp8")},
+    **{
+        name: _fed(name, error_feedback=True)
+        for name in ("thin", "fedzip", "m22", "tinyscript", "stc", "signsgd", "fp8")
+    },
     **{name: _fed(name) for name in ("qsgd", "terngrad", "drive", "eden")},
     "mv-signsgd": {**_fed("signsgd"), "downlink": {"id": "signsgd"}, "server": {"optimizer": "majority"}},
     "fedpaq": {**_fed("qsgd"), "local": {"epochs": 5}, "cohort": {"fraction": 0.5}},

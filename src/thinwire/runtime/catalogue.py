@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -43,9 +44,9 @@ def codecs() -> list[tuple[str, str, str, str]]:
 
 
 def _fields(codec: _codecs.Codec) -> str:
-    """Fields with their values; a nested codec by its id."""
-    config = {name: value for name, value in _codecs.to_config(codec).items() if name != "id"}
-    return " ".join(f"{name}={_short(value)}" for name, value in config.items())
+    """Fields with their values, None where there is none; a nested codec by its id."""
+    config = _codecs.to_config(codec)
+    return " ".join(f"{f.name}={_short(config.get(f.name))}" for f in fields(codec))  # type: ignore[arg-type]
 
 
 def _short(value: Any) -> str:

@@ -24,8 +24,9 @@ from thinwire.frame import read
 def compress(codec: CodecLike = DEFAULT, *, error_feedback: bool = True) -> Mod:
     """A mod for `ClientApp(mods=[...])` that sends updates through a codec. The server needs `Compressed`.
 
-    codec: a codec, its id, or a configuration; the same as the server's; `thin` unless given. error_feedback: what coding loses is added
-    to the node's next update, once the server has accepted the one that lost it (Seide et al., Interspeech 2014).
+    codec: a codec, its id, or a configuration; the same as the server's; `thin` unless given. error_feedback: what
+    coding loses is added to the node's next update, once the server has accepted the one that lost it (Seide et al.,
+    Interspeech 2014).
     The mod then keeps one or two vectors of the model's size in `context.state`, else nothing, unless the downlink is
     coded. With clipping or noise, put it first: `mods=[compress(...), fixedclipping_mod]`; where the clipping is to
     bound what leaves the node, choose error_feedback=False, for a residual would come on top of it.
