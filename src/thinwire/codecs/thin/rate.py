@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -38,6 +39,35 @@ class _Point(NamedTuple):
     done: passes.Pass
 
 
+@dataclass
+class _Trials:
+    """Steps tried; of the passes only the nearest one, and the coarsest of those that are too fine, are kept."""
+
+    sources: Sequence[Source]
+    speed: str
+    rises: bool  # the error is aimed at, else bytes
+    wanted: float
+    energy: float
+    best: _Point | None = None
+    finer: _Point | None = None
+    count: int = 0
+
+    def at(self, k: int, like: Sequence[Piece] | None) -> float:
+        """log₂ of what the step of k gives over what is wanted."""
+        done = passes.choose(self.sources, k, self.speed, like)
+        got = done.error / self.energy
+        if not self.rises:  # short streams are cheap to write, and their ends count
+            exact = done.bytes < SHORT
+            got = HEADER + (len(passes.write(done.pieces, self.sources, k, self.speed)) if exact else done.bytes)
+        point = _Point(k, log2(max(got, 1e-30) / self.wanted), done)
+        self.count += 1
+        if self.best is None or abs(point.off) < abs(self.best.off):
+            self.best = point
+        if (point.off > 0) != self.rises and like is None and (self.finer is None or k > self.finer.k):
+            self.finer = point
+        return point.off
+
+
 def search(sources: Sequence[Source], speed: str, target: str, wanted: float) -> Found:
     """The step whose nmse, or whose bytes, come nearest to what is wanted.
 
@@ -51,57 +81,46 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     largest = max(float(np.abs(source.x).max()) for source in sources)
     floor = max(LOWEST, ceil(passes.STEPS * log2(largest / 2**20)))
     top = min(HIGHEST, ceil(passes.STEPS * (log2(largest) + log2(n) / 2 + 3)))
-    rises = target == "nmse"
-
-    def tried(k: int, like: Sequence[Piece] | None) -> _Point:
-        done = passes.choose(sources, k, speed, like)
-        got = done.error / whole
-        if not rises:  # short streams are cheap to write, and their ends count
-            exact = done.bytes < SHORT
-            got = HEADER + (len(passes.write(done.pieces, sources, k, speed)) if exact else done.bytes)
-        return _Point(k, log2(max(got, 1e-30) / wanted), done)
-
-    start = passes.STEPS * (log2(whole / n) / 2 + (log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0))
-    points = _round(lambda k: tried(k, None), round(start), floor, top, rises)
-    best = min(points, key=lambda point: abs(point.off))
-    finer = [point for point in points if (point.off > 0) != rises]
-    if abs(best.off) > log2(1 + NEAR_ENOUGH) and finer:
-        base = max(finer, key=lambda point: point.k)
-        points += _round(lambda k: tried(k, base.done.pieces), base.k + passes.STEPS // 8, base.k, top, rises)
-        best = min(points, key=lambda point: abs(point.off))
-    return Found(best.k, best.done.pieces, best.done.error / whole, len(points))
+    trials = _Trials(sources, speed, target == "nmse", wanted, whole)
+    aim = log2(max(wanted, 1e-12)) / 1.4 + 2 if trials.rises else 0
+    start = round(passes.STEPS * (log2(whole / n) / 2 + aim))
+    _round(lambda k: trials.at(k, None), start, floor, top, trials.rises)
+    assert trials.best
+    if abs(trials.best.off) > log2(1 + NEAR_ENOUGH) and trials.finer:
+        base = trials.finer
+        _round(lambda k: trials.at(k, base.done.pieces), base.k + passes.STEPS // 8, base.k, top, trials.rises)
+    best = trials.best
+    return Found(best.k, best.done.pieces, best.done.error / whole, trials.count)
 
 
-def _round(tried: Callable[[int], _Point], k: int, floor: int, top: int, rises: bool) -> list[_Point]:
+def _round(off_at: Callable[[int], float], k: int, floor: int, top: int, rises: bool) -> None:
     """Steps tried until one is near: secants in log coordinates inside a bracket, halved where they stay on one side.
 
     The error rises with the step and bytes fall, both about as powers of it.
     """
     slope = (1.4 if rises else -0.9) / passes.STEPS
-    points: list[_Point] = []
-    low: _Point | None = None  # too fine
-    high: _Point | None = None  # too coarse
-    side, k = 0, min(max(k, floor), top)
-    while len(points) < MOST_PASSES:
-        point = tried(k)
-        points.append(point)
-        if abs(point.off) < log2(1 + NEAR) or [point.off] * 3 == [p.off for p in points[-3:]]:
-            break
-        coarse = (point.off > 0) == rises
+    low: tuple[int, float] | None = None  # too fine
+    high: tuple[int, float] | None = None  # too coarse
+    side, k, offs = 0, min(max(k, floor), top), list[float]()
+    while len(offs) < MOST_PASSES:
+        off = off_at(k)
+        offs.append(off)
+        if abs(off) < log2(1 + NEAR) or offs[-3:] == [off] * 3:
+            return
+        coarse = (off > 0) == rises
         before, side = (high, max(side, 0) + 1) if coarse else (low, min(side, 0) - 1)
-        low, high = (low, point) if coarse else (point, high)
+        low, high = (low, (k, off)) if coarse else ((k, off), high)
         if low and high:
-            if high.k - low.k <= 1:
-                break
-            share = low.off / (low.off - high.off) if abs(side) < 3 else 0.5
-            k = low.k + round((high.k - low.k) * min(max(share, 0.03), 0.97))
-            k = min(max(k, low.k + 1), high.k - 1)
+            if high[0] - low[0] <= 1:
+                return
+            share = low[1] / (low[1] - high[1]) if abs(side) < 3 else 0.5
+            k = low[0] + round((high[0] - low[0]) * min(max(share, 0.03), 0.97))
+            k = min(max(k, low[0] + 1), high[0] - 1)
         else:
-            if before and before.k != k and (point.off - before.off) / (k - before.k) * slope > 0:
-                slope = (point.off - before.off) / (k - before.k)
-            stride = round(min(max(-1.1 * point.off / slope, -12 * passes.STEPS), 12 * passes.STEPS))
+            if before and before[0] != k and (off - before[1]) / (k - before[0]) * slope > 0:
+                slope = (off - before[1]) / (k - before[0])
+            stride = round(min(max(-1.1 * off / slope, -12 * passes.STEPS), 12 * passes.STEPS))
             following = min(max(k + (stride or (-1 if coarse else 1)), floor), top)
             if following == k:
-                break
+                return
             k = following
-    return points
