@@ -76,7 +76,6 @@ FEDERATIONS: dict[str, Federation] = {
         local={"lr": 0.02},
     ),
     "lenet-long": _federation("lenet", "digits_of_mnist", "iid", (2, 4, 6), False, local={"epochs": 5}),
-    "conv4-long": _federation("conv4", "photographs", "iid", (1, 2, 3), False, local={"lr": 0.02, "epochs": 8}),
     "lstm-a": _federation("charlstm", "plays", "iid", (2, 6, 15), True, local=_LSTM),
     "lstm-b": _federation("charlstm", "plays", "contiguous", (2, 6, 15), False, seed=1, local=_LSTM),
     "vgg16-iid": _federation("vgg16", "few_photographs", "iid", (2, 5, 10), True, local={"lr": 0.02}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class _Point(NamedTuple):
 
 @dataclass
 class _Trials:
-    """Steps tried; of the passes only the nearest one, and the coarsest of those that are too fine, are kept."""
+    """Steps tried; only the nearest pass is kept, and the ways of the coarsest that is too fine."""
 
     sources: Sequence[Source]
     speed: str
@@ -49,7 +49,7 @@ class _Trials:
     wanted: float
     energy: float
     best: _Point | None = None
-    finer: _Point | None = None
+    finer: tuple[int, list[Piece]] | None = None
     count: int = 0
 
     def at(self, k: int, like: Sequence[Piece] | None) -> float:
@@ -63,8 +63,8 @@ class _Trials:
         self.count += 1
         if self.best is None or abs(point.off) < abs(self.best.off):
             self.best = point
-        if (point.off > 0) != self.rises and like is None and (self.finer is None or k > self.finer.k):
-            self.finer = point
+        if (point.off > 0) != self.rises and like is None and (self.finer is None or k > self.finer[0]):
+            self.finer = k, [replace(piece, planes=[]) for piece in done.pieces]
         return point.off
 
 
@@ -87,8 +87,8 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     _round(lambda k: trials.at(k, None), start, floor, top, trials.rises)
     assert trials.best
     if abs(trials.best.off) > log2(1 + NEAR_ENOUGH) and trials.finer:
-        base = trials.finer
-        _round(lambda k: trials.at(k, base.done.pieces), base.k + passes.STEPS // 8, base.k, top, trials.rises)
+        base, ways = trials.finer
+        _round(lambda k: trials.at(k, ways), base + passes.STEPS // 8, base, top, trials.rises)
     best = trials.best
     return Found(best.k, best.done.pieces, best.done.error / whole, trials.count)
 
