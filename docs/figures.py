@@ -24,7 +24,7 @@ T_95 = 2.776  # Student's t, 4 degrees of freedom
 BITS = HERE.parent / "experiments" / "fedpm" / "curve.csv"
 GREY, COLOURS = "#8a8f94", ("#00897b", "#e07b00", "#5c6bc0", "#c2185b", "#7a9a01", "#8d6e63", "#0288d1")
 REFERENCES = ("fedavg", "fedavg-momentum", "drift-fedavg")
-COMBINED = ("fedpm", "stc-mask-both", "fedpara-stc-both", "fedpara-m22-both", "ssfl-m22-both")  # in no paper
+COMBINED = ("fedpm", "stc-mask-both", "fedpara-stc-both", "fedpara-m22-both", "ssfl-m22-both", "thin-both")  # in no paper
 MUTED = [
     {"color": colour, "linewidth": 1.0, "linestyle": style}
     for style, colour in product(("-", "--", ":"), ("#8a8f94", "#b08968", "#7d8bb5", "#79a389"))

@@ -56,6 +56,7 @@ FRONTIER = {
     "fedpara-stc-both": "FedPara + STC, 1/50, masks as positions, both ways",
     "fedpara-m22-both": "FedPara + M22 both ways",
     "ssfl-m22-both": "SSFL + M22 both ways",
+    "thin-both": "thin, error 0.5, both ways",
 }
 LABELS = {"curves": METHODS, "frontier": FRONTIER}
 
