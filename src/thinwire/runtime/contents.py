@@ -25,6 +25,7 @@ PARTS = {
     **dict.fromkeys(("positions", "gaps", "addresses"), "positions"),
     "bits": "mask",
     **dict.fromkeys(("labels", "indices", "symbols", "low bits", "code words", "signs"), "labels"),
+    "levels": "values",  # of `thin`: positions, signs and sizes in one stream
 }
 
 
