@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import codecs, fedpara_step, local_step, overhead, sparse_step
+from benchmarks import codecs, fedpara_step, local_step, overhead, sparse_step, thin
 from benchmarks.wire import namespaces
 
 ALL = {
@@ -13,6 +13,7 @@ ALL = {
     "local_step": local_step.main,
     "fedpara_step": fedpara_step.main,
     "sparse_step": sparse_step.main,
+    "thin": thin.main,
     "overhead": overhead.main,
     "wire": namespaces.main,
 }

@@ -27,7 +27,6 @@ from thinwire.codecs.thin import passes, rate
 from thinwire.layout import Layout
 
 FOLDER = updates.FOLDER
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "thin.svg"
 
 
 def _size(update: updates.Update, context: Context, speed: str, nmse: float) -> int:
@@ -125,12 +124,9 @@ TARGETS = (0.7, 0.5, 0.25, 0.1, 0.05, 0.01, 0.001)
 
 
 def rate_distortion() -> None:
-    """Bits a parameter and error of every codec; the table, and docs/figures/thin.svg."""
-    import matplotlib as mpl
+    """Bits a parameter and error of every codec; docs/figures.py draws them."""
     import pyarrow
-    from matplotlib import pyplot as plt
 
-    mpl.use("Agg")
     rows = []
     for name in ("lenet-dirichlet-r08", "fedpara-dirichlet-r06"):
         update = updates.read(FOLDER / f"{name}.npz")
@@ -154,19 +150,6 @@ def rate_distortion() -> None:
         for nnc in json.loads((FOLDER / "nnc.json").read_text()).get(name, {"points": {}})["points"].values():
             rows.append({"update": name, "codec": "NNC, tuned", "bits a parameter": 8 * nnc[0] / n, "nmse": nnc[1]})
     save("thin_rate_distortion", rows)
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "thin", "font.size": 9}):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-        for axis, name in zip(axes, dict.fromkeys(row["update"] for row in rows), strict=True):
-            for codec in dict.fromkeys(row["codec"] for row in rows):
-                of = [row for row in rows if row["update"] == name and row["codec"] == codec]
-                points = sorted((row["bits a parameter"], row["nmse"]) for row in of)
-                thick = codec.startswith("thin")
-                axis.plot(*zip(*points, strict=True), marker=".", linewidth=2 if thick else 1, label=codec)
-            axis.set(xscale="log", yscale="log", xlabel="bits a parameter", title=name, ylim=(5e-4, 1.1))
-        axes[0].set_ylabel("error / energy")
-        axes[1].legend(fontsize=7)
-        figure.tight_layout()
-        figure.savefig(FIGURE, metadata={"Date": None})
 
 
 def _one_scale(n: int) -> None:

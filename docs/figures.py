@@ -6,6 +6,7 @@ Accuracy against the bytes of both directions so far, on a logarithmic axis; Fed
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from functools import partial
 from itertools import accumulate, product
@@ -21,10 +22,14 @@ HERE = Path(__file__).parent
 SETTING = ("iid", "all", "beta")  # partition, who takes part, prior
 PERSONAL = HERE.parent / "experiments" / "pfedpara" / "personal.csv"
 T_95 = 2.776  # Student's t, 4 degrees of freedom
+CODECS = HERE.parent / "benchmarks" / "results" / "thin_rate_distortion.json"
+UPDATE = "lenet-dirichlet-r08"
 BITS = HERE.parent / "experiments" / "fedpm" / "curve.csv"
 GREY, COLOURS = "#8a8f94", ("#00897b", "#e07b00", "#5c6bc0", "#c2185b", "#7a9a01", "#8d6e63", "#0288d1")
 REFERENCES = ("fedavg", "fedavg-momentum", "drift-fedavg")
-COMBINED = ("fedpm", "stc-mask-both", "fedpara-stc-both", "fedpara-m22-both", "ssfl-m22-both", "thin-both")  # in no paper
+COMBINED = (  # in no paper
+    "fedpm", "stc-mask-both", "fedpara-stc-both", "fedpara-m22-both", "ssfl-m22-both", "thin-both",
+)  # fmt: skip
 MUTED = [
     {"color": colour, "linewidth": 1.0, "linestyle": style}
     for style, colour in product(("-", "--", ":"), ("#8a8f94", "#b08968", "#7d8bb5", "#79a389"))
@@ -116,12 +121,25 @@ def personal(axes: Axes) -> None:
     axes.set(xscale="log", xlabel="MB, both directions, 40 rounds", ylabel="accuracy of the clients' own models %")
 
 
+def thin(axes: Axes) -> None:
+    """Error against size of one client's update through thin, NNC and the other codecs."""
+    rows = [row for row in json.loads(CODECS.read_text())["rows"] if row["update"] == UPDATE and row["nmse"] > 1e-4]
+    colours = iter(COLOURS[1:])
+    for codec in dict.fromkeys(row["codec"] for row in rows):
+        points = sorted((row["bits a parameter"], row["nmse"]) for row in rows if row["codec"] == codec)
+        thick = codec.startswith("thin")
+        look = {"color": COLOURS[0] if thick else next(colours), "linestyle": ":" if "," in codec and thick else "-"}
+        axes.plot(*zip(*points, strict=True), marker=".", linewidth=2.2 if thick else 1.2, label=codec, **look)
+    axes.set(xscale="log", yscale="log", xlabel="bits a parameter", ylabel="error / energy", ylim=(5e-4, 1.1))
+
+
 def main(folder: Path) -> None:
     """Draw all of them."""
     drawn = {name: partial(accuracy, entries=entries) for name, entries in FIGURES.items()}
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, draw in {**drawn, "frontier": frontier, "fedpm-bits": bits, "personal": personal}.items():
+        others = {"frontier": frontier, "fedpm-bits": bits, "personal": personal, "thin": thin}
+        for name, draw in {**drawn, **others}.items():
             figure, axes = pyplot.subplots(figsize=(6.4, HEIGHTS.get(name, 4.2)), layout="constrained")
             draw(axes)
             figure.legend(loc="outside lower center", ncols=2, fontsize=9)
