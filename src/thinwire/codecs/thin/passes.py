@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from thinwire.codecs.base import Context
-from thinwire.codecs.thin import tensor
+from thinwire.codecs.thin import choice, tensor
+from thinwire.codecs.thin.choice import Effort, Source
 from thinwire.codecs.thin.model import Model
 from thinwire.codecs.thin.stream import Stream
-from thinwire.codecs.thin.tensor import Effort, Form, Known, Piece, Source
+from thinwire.codecs.thin.tensor import Form, Known, Piece
 from thinwire.errors import DecodeError
 
 STEPS = 128  # of an octave
@@ -61,9 +62,9 @@ def choose(sources: Sequence[Source], k: int, speed: str, like: Sequence[Piece] 
     model, pieces, bits, error = Model(), [], 0.0, 0.0
     for i, source in enumerate(sources):
         if like is None:
-            best = tensor.best_piece(source, step, PRICE, model, effort)
+            best = choice.best_piece(source, step, PRICE, model, effort)
         else:
-            best = tensor.piece_like(like[i], source, step, PRICE, model, effort)
+            best = choice.piece_like(like[i], source, step, PRICE, model, effort)
         pieces.append(best.piece)
         bits, error, model = bits + best.bits, error + best.error, best.model
     return Pass(pieces, bits / 8, error)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from thinwire.codecs.thin import passes
-from thinwire.codecs.thin.tensor import Piece, Source, energy
+from thinwire.codecs.thin.choice import Source, energy
+from thinwire.codecs.thin.tensor import Piece
 
 MOST_PASSES = 10  # of either round of the search
 NEAR, NEAR_ENOUGH = (
