@@ -24,8 +24,9 @@ from thinwire.codecs.thin.tensor import (
     Offsets,
     Piece,
     decoded,
+    magnitude,
     values_of,
-)  # fmt: skip
+)
 
 
 @njit(cache=True)
@@ -296,7 +297,7 @@ def _error(x, levels, first, second, more, step):  # type: ignore[no-untyped-def
         size = abs(np.int64(levels[i]))
         value = 0.0
         if size > 0:
-            value = np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit
+            value = magnitude(size, first, second, more, unit)
         off = abs(np.float64(x[i])) - value
         total += off * off
     return total

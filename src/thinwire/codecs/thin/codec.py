@@ -51,14 +51,14 @@ class Thin:
 
     One target: nmse, ‖x − x̂‖² / ‖x‖² over the update; bits a parameter; bytes of the payload. None: nmse = 0.05. The
     search over Δ meets it within 2 % or comes as near as it can; `encoded` says which.
-    speed: 'fast' mixes two contexts and tries up to 8 products a tensor, 'balanced' 4 and 32, 'small' 6 and 64 and
+    speed: 'fast' mixes two contexts and tries up to 24 products a tensor, 'balanced' 4 and 32, 'small' 6 and 64 and
     every combination. lossless: every bit of every float32, NaN too, coded by exponent and sign against what is shared.
 
     Payload: a byte of the effort (0, 1, 2 for the speeds, 3 for lossless) and, above its two bits, the length of the
     stream modulo 64; the step's k, Δ = 2^(k/128) (2 bytes, signed); the range-coded stream of `tensor.code`.
     Errors: ConfigError for NaN, infinity (unless lossless), or a field out of range; DecodeError for another length or
     effort, values that are not finite, an end that the writer would not choose.
-    Cost: the first call compiles for about 20 seconds, once a machine (numba's cache).
+    Cost: the first call compiles for 10 to 20 seconds, once a machine (numba's cache).
     """
 
     id: ClassVar[str] = "thin"
@@ -83,9 +83,10 @@ class Thin:
                 object.__setattr__(self, name, kind(value))
         if self.speed not in passes.SPEEDS:
             raise ConfigError(f"{self.id}.speed", self.speed, f"one of {', '.join(passes.SPEEDS)}")
-        targets = {name: getattr(self, name) for name in ("nmse", "bits", "bytes") if getattr(self, name) is not None}
-        if len(targets) + self.lossless > 1:
-            raise ConfigError(self.id, {**targets, "lossless": self.lossless}, "one of nmse, bits, bytes, lossless")
+        given = [name for name in ("nmse", "bits", "bytes", "lossless") if getattr(self, name) not in (None, False)]
+        if len(given) > 1:
+            allowed = f"not beside {given[0]}: one of nmse, bits, bytes, lossless"
+            raise ConfigError(f"{self.id}.{given[1]}", getattr(self, given[1]), allowed)
 
     def encode(self, x: np.ndarray, context: Context) -> builtins.bytes:
         """The payload; `encoded` also says what it reached."""

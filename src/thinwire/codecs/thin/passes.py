@@ -18,8 +18,6 @@ from thinwire.errors import DecodeError
 
 STEPS = 128  # of an octave
 PRICE = 0.1  # steps² of error that a bit is worth
-
-
 SPEEDS = {"fast": Effort(2, 24, False), "balanced": Effort(4, 32, False), "small": Effort(6, 64, True)}
 
 

@@ -14,10 +14,8 @@ from thinwire.codecs.thin.choice import Source, energy
 from thinwire.codecs.thin.tensor import Piece
 
 MOST_PASSES = 10  # of either round of the search
-NEAR, NEAR_ENOUGH = (
-    0.006,
-    0.019,
-)  # relative distance to the target at which a round ends early, and after which one is enough
+NEAR = 0.006  # relative distance to the target at which a round ends early
+NEAR_ENOUGH = 0.019  # and at which a second round is not needed
 SHORT = 5000  # bytes of a stream
 HEADER = 3  # bytes: effort and length, step
 LOWEST, HIGHEST = -(2**15), 2**15 - 1

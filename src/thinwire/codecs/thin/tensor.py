@@ -143,6 +143,12 @@ def _look(bits, rows, columns, classes, lines, signs):  # type: ignore[no-untype
             o += 1
 
 
+@njit(cache=True, forceinline=True)
+def magnitude(size, first, second, more, unit):  # type: ignore[no-untyped-def]
+    """(size − offset / 64) step of a size above 0, unit = step / 64; the offset by size 1, 2, above."""
+    return np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit
+
+
 @njit(cache=True)
 def values_of(levels, first, second, more, step):  # type: ignore[no-untyped-def]
     """What levels stand for: ±(|level| − offset / 64) step, float64; the offset by size 1, 2, above."""
@@ -152,7 +158,7 @@ def values_of(levels, first, second, more, step):  # type: ignore[no-untyped-def
         size = abs(np.int64(levels[i]))
         value = 0.0
         if size > 0:
-            value = np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit
+            value = magnitude(size, first, second, more, unit)
         out[i] = -value if levels[i] < 0 else value
     return out
 
@@ -164,7 +170,7 @@ def add_values(levels, first, second, more, step, out):  # type: ignore[no-untyp
     for i in range(levels.size):
         size = abs(np.int64(levels[i]))
         if size > 0:
-            value = np.float32(np.float64(64 * size - (first if size == 1 else (second if size == 2 else more))) * unit)
+            value = np.float32(magnitude(size, first, second, more, unit))
             out[i] += -value if levels[i] < 0 else value
 
 
