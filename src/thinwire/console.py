@@ -13,7 +13,7 @@ import typer
 class Show:
     """Progress of a run: a live line on a terminal, a plain line a round elsewhere."""
 
-    def __init__(self, rounds: int, to_go_on: str = "thinwire resume RUN goes on") -> None:
+    def __init__(self, rounds: int, to_go_on: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,6 +57,8 @@ class Show:
         self.progress.update(self.task, completed=sum(self.done.values()), description=which + text)
         if not self.console.is_terminal:
             typer.echo(f"{which}round {entry.round}/{rounds}  {text}{self._time_left()}", err=True)
+        if entry.skipped:
+            self.console.print(f"{which}round {entry.round} skipped: {entry.skipped}", markup=False)
         for drop in entry.dropped:
             reason = f"{which}round {entry.round}: client {drop['client']} dropped: {drop['reason']}"
             self.console.print(reason, markup=False)

@@ -25,6 +25,10 @@ class TrainingError(ThinwireError):
     """Training cannot go on: the loss is not finite, or a round is left without an update."""
 
 
+class QuorumError(TrainingError):
+    """A round is left with fewer updates than it needs; the model stays as it was."""
+
+
 class DecodeError(ThinwireError):
     """Bytes from outside are not what they must be; the message says in which way."""
 

@@ -53,6 +53,9 @@ class Section(IntEnum):
     CHANGES = 18  # JSON: how the arrays of a reply differ from those of the message that it answers
 
 
+_KINDS, _SORTS = frozenset(map(int, Kind)), frozenset(map(int, Section))
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame's fields; `sections` are (what it holds, its bytes) in order.
@@ -96,8 +99,10 @@ def write(frame: Frame) -> bytes:
         frame.codec, frame.layout, frame.samples, len(frame.sections),
     )  # fmt: skip
     table = b"".join(_SECTION.pack(sort, len(data)) for sort, data in frame.sections)
-    body = b"".join([header, table, *(data for _, data in frame.sections)])
-    return body + _CHECKSUM.pack(crc32(body))
+    parts, checksum = [header, table, *(data for _, data in frame.sections)], 0
+    for part in parts:
+        checksum = crc32(part, checksum)
+    return b"".join([*parts, _CHECKSUM.pack(checksum)])
 
 
 def _check_fields(frame: Frame) -> None:
@@ -120,7 +125,7 @@ def read(data: bytes) -> Frame:
         raise DecodeError(f"frame: starts with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
         raise DecodeError(f"frame: format version {version}, this reader knows {VERSION}")
-    if kind not in Kind.__members__.values():
+    if kind not in _KINDS:
         raise DecodeError(f"frame: unknown kind {kind}")
     if (base == NO_BASE) == (kind == Kind.STEP):
         raise DecodeError("frame: a step names its base version and nothing else does")
@@ -141,7 +146,7 @@ def _section_spans(data: bytes, count: int) -> list[tuple[int, int, int]]:
     spans = []
     for index in range(count):
         sort, length = _SECTION.unpack_from(data, _HEADER.size + index * _SECTION.size)
-        if sort not in Section.__members__.values():
+        if sort not in _SORTS:
             raise DecodeError(f"frame: unknown sort {sort} of section {index}")
         spans.append((sort, start, start + length))
         start += length

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,28 @@ MAX_PARAMETERS = 2**30  # of a model that a file may ask for by its description 
 
 
 def save_bytes(data: bytes, path: Path) -> Path:
-    """Write a file under a temporary name, then rename it: it is whole or it is not there."""
+    """Write a file under a temporary name, then rename it: it is whole or it is not there. OSError names it."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()  # on a full disk, half a file takes room
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: what was renamed before stays so when the power fails."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def mask_frame(model: dict[str, Any], flat: FlatModel, seed: int, gain: float, mask: np.ndarray) -> bytes:

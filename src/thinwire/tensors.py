@@ -55,22 +55,23 @@ class FlatModel:
     """
 
     def __init__(self, model: nn.Module, device: str = "cpu", personal: Collection[str] = ()) -> None:
-        self.model = model.to(device)
+        self.model = model.to(device).train()
         self.layout = layout_of(model, personal)
         self.size = sum(p.numel() for p in model.parameters())  # P
         self.parameters = torch.empty(self.size, device=device)
         self.gradient = torch.zeros(self.size, device=device)
         self._buffers = [(name, tensor) for name, tensor, is_parameter in _tensors(model) if not is_parameter]
-        named = list(model.named_parameters())
-        kept = [parameter for name, parameter in named if name not in personal]
-        self.shared = sum(parameter.numel() for parameter in kept)
-        self._view(kept + [parameter for name, parameter in named if name in personal])
+        ordered = sorted(model.named_parameters(), key=lambda item: item[0] in personal)
+        self.shared = sum(parameter.numel() for name, parameter in ordered if name not in personal)
+        self.named: list[tuple[str, slice, torch.Size]] = []  # where every parameter is, its name and shape
+        self._view(ordered)
 
-    def _view(self, ordered: list[nn.Parameter]) -> None:
+    def _view(self, ordered: list[tuple[str, nn.Parameter]]) -> None:
         """Make the parameters, in this order, views of the flat tensors."""
         offset = 0
-        for parameter in ordered:
+        for name, parameter in ordered:
             span = slice(offset, offset + parameter.numel())
+            self.named.append((name, span, parameter.shape))
             self.parameters[span] = parameter.data.reshape(-1)
             parameter.data = self.parameters[span].view(parameter.shape)
             parameter.grad = self.gradient[span].view(parameter.shape)
@@ -78,6 +79,8 @@ class FlatModel:
 
     def read(self) -> np.ndarray:
         """What travels of the model as one float32 vector (n,), a copy, in layout order."""
+        if not self._buffers:
+            return self.parameters[: self.shared].to("cpu", copy=True).numpy()
         buffers = (tensor.detach().reshape(-1).float() for _, tensor in self._buffers)
         return torch.cat([self.parameters[: self.shared].detach(), *buffers]).cpu().numpy()
 

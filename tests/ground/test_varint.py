@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinwire.codecs.varint import Reader, write
+from thinwire.codecs.varint import Reader, length, write
 from thinwire.errors import DecodeError
 
 
@@ -46,3 +46,8 @@ def test_above_the_bound():
 def test_longer_than_56_bits(payload):
     with pytest.raises(DecodeError, match="longer than 56 bits"):
         Reader(bytes.fromhex(payload)).next()
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 2**14 - 1, 2**14, 2**21, 2**56 - 1])
+def test_the_length_of_a_number_is_that_of_its_bytes(number):
+    assert length(number) == len(write([number]))

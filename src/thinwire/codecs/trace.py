@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -62,23 +63,31 @@ def cut(name: str, count: int) -> None:
         piece.add(name, count)
 
 
-def nested(name: str, codec: Codec, payload: bytes, context: Context) -> np.ndarray:
-    """Decode a payload inside another one; what its codec names stands below `name`."""
+def _decode(codec: Codec, payload: bytes, context: Context) -> np.ndarray:
+    return codec.decode(payload, context)
+
+
+def nested(
+    name: str, codec: Codec, payload: bytes, context: Context, read: Callable[[Codec, bytes, Context], Any] = _decode
+) -> Any:
+    """Decode (or `read`) a payload inside another one; what its codec names stands below `name`."""
     if (piece := _ASKED.get()) is None:
-        return codec.decode(payload, context)
+        return read(codec, payload, context)
     inside = piece.add(name, len(payload))
     token = _ASKED.set(inside)
     try:
-        return through(codec, payload, context)
+        return through(codec, payload, context, read)
     finally:
         _ASKED.reset(token)
 
 
-def through(codec: Codec, payload: bytes, context: Context) -> np.ndarray:
+def through(
+    codec: Codec, payload: bytes, context: Context, read: Callable[[Codec, bytes, Context], Any] = _decode
+) -> Any:
     """Decode a payload that is another codec's from its first byte to its last: its pieces stand where they stood."""
     if (piece := _ASKED.get()) is not None:
         piece.codecs[codec.id] = None
-    return codec.decode(payload, context)
+    return read(codec, payload, context)
 
 
 def traced(decode: Callable[[], object]) -> list[Part]:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from numba import njit
+
 from thinwire.codecs import trace
 from thinwire.errors import ConfigError, DecodeError
 
 MAX_BITS = 56
 
 
+@njit(cache=True)
+def length(number):  # type: ignore[no-untyped-def]
+    """Bytes of one varint."""
+    count = 1
+    while number >= 0x80:
+        number >>= 7
+        count += 1
+    return count
+
+
 def write(numbers: Iterable[int]) -> bytes:
     """Varints one after the other; each number from 0 to 2⁵⁶ − 1."""
-    out = bytearray()
-    for number in numbers:
-        number = int(number)
+    whole, out = [int(number) for number in numbers], bytearray()
+    if whole and min(whole) >= 0 and max(whole) < 0x80:
+        return bytes(whole)
+    for number in whole:
         if not 0 <= number < 2**MAX_BITS:
             raise ConfigError("varint", number, f"0 to 2^{MAX_BITS} - 1")
         while number >= 0x80:
