@@ -76,7 +76,7 @@ def test_every_class_of_a_fold_has_a_key(number):
 def test_gather_sums_rows_by_class():
     table = np.arange(12).reshape(6, 2)
     assert gather(np.array([0, 0, 1, 1, 1, 2]), table).tolist() == [[2, 4], [18, 21], [10, 11]]
-    assert gather(np.zeros(4, np.int64), np.arange(4)).tolist() == [6]
+    assert gather(np.zeros(4, np.int64), np.arange(4)[:, None]).tolist() == [[6]]
 
 
 def test_information_is_the_conditional_entropy():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from thinwire.codecs import Context, Mask, varint
+from thinwire.codecs.mask import _table_bits
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.layout import Layout
 
@@ -106,3 +107,8 @@ def test_every_truncation_of_the_table_is_refused(shared):
     for length in range(reader.position):
         with pytest.raises(DecodeError, match="ends inside a number"):
             Mask().decode(payload[:length], context)
+
+
+def test_the_search_for_classes_weighs_the_table_by_its_bytes():
+    counts = np.array([[5, 0], [0, 0], [0, 127], [1, 128], [9, 2**14 - 1], [0, 2**14], [3, 2**21]])
+    assert _table_bits(counts) == 8 * len(varint.write([0, 127, 128, 2**14 - 1, 2**14, 2**21]))

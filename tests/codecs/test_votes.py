@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from thinwire.codecs import Context, Votes, varint
+from thinwire.codecs.votes import _histograms, _table_bits
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.layout import Layout
 
@@ -116,3 +117,10 @@ def forged(bound, bins, histograms, coded=b"", low=b"", length=None):
 def test_each_way_to_be_wrong(payload, message):
     with pytest.raises(DecodeError, match=message):
         Votes().decode(payload, Context(single(4)))
+
+
+@pytest.mark.parametrize("most", [1, 130, 20_000])
+def test_the_search_for_classes_weighs_the_table_by_its_bytes(most):
+    counts = np.random.default_rng(most).integers(0, most, (9, 256)) * (np.arange(9) % 3 > 0)[:, None]
+    assert _table_bits(counts) == 8 * len(_histograms(counts))
+    assert _table_bits(np.zeros((2, 256), np.int64)) == 0

@@ -31,6 +31,9 @@ class Codec(Protocol):
     id: ClassVar[str]
     dtype: ClassVar[str]  # of the arrays it takes and gives: float32 (weights), uint8 (masks), uint32 (votes)
 
+    def __hash__(self) -> int:
+        """Of the value: what is derived from a codec is derived once."""
+
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Payload of an (n,) array, n = context.layout.size."""
 

@@ -11,6 +11,7 @@ from thinwire.codecs import trace, varint
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16
+from thinwire.codecs.entries import Entries, Vector, dense, read
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 
@@ -43,10 +44,18 @@ class ByRole:
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) float32."""
+        return dense(self.entries(payload, context))
+
+    def entries(self, payload: bytes, context: Context) -> Vector:
+        """The kept entries of the first part and all of the second, if that is less than the whole."""
         reader, (first, second) = varint.Reader(payload), self._split(context)
+        weights = trace.nested("weights", self.weights, reader.sized(), _part(context, first), read)
+        rest = trace.nested("rest", self.rest, reader.rest(), _part(context, second))
+        if isinstance(weights, Entries):
+            places = np.concatenate([np.flatnonzero(first)[weights.places], np.flatnonzero(second)])
+            return Entries(context.layout.size, places, np.concatenate([weights.values, rest]))
         x = np.empty(context.layout.size, dtype=np.float32)
-        x[first] = trace.nested("weights", self.weights, reader.sized(), _part(context, first))
-        x[second] = trace.nested("rest", self.rest, reader.rest(), _part(context, second))
+        x[first], x[second] = weights, rest
         return x
 
     def _split(self, context: Context) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log2
 
 import numpy as np
+from numba import njit
 
 from thinwire.codecs.base import Context
 from thinwire.errors import ConfigError, DecodeError
@@ -79,14 +81,27 @@ def cheapest(keys: Keys, table: np.ndarray, table_bits: Callable[[np.ndarray], f
     return best
 
 
-def gather(fold: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Sum a table's rows by class: (keys, ...) -> (classes, ...). `fold` ascends and leaves no class out."""
-    return np.add.reduceat(table, np.flatnonzero(np.diff(fold, prepend=-1)), axis=0)
+@njit(cache=True)
+def gather(fold, table):  # type: ignore[no-untyped-def]
+    """Sum a table's rows by class: (keys, symbols) -> (classes, symbols). `fold` ascends and leaves no class out."""
+    counts = np.zeros((fold[-1] + 1, table.shape[1]), dtype=np.int64)
+    for key in range(fold.size):
+        for symbol in range(table.shape[1]):
+            counts[fold[key], symbol] += table[key, symbol]
+    return counts
 
 
-def information(table: np.ndarray) -> float:
+@njit(cache=True)
+def information(table):  # type: ignore[no-untyped-def]
     """Bits that symbols with these counts cost at least: Σ −h log₂(h / Σh) over the rows of (classes, symbols)."""
-    counts = table[table > 0].astype(np.float64)
-    totals = table.sum(axis=1).astype(np.float64)
-    totals = totals[totals > 0]
-    return float((totals * np.log2(totals)).sum() - (counts * np.log2(counts)).sum())
+    classes, symbols = 0.0, 0.0
+    for row in range(table.shape[0]):
+        total = 0
+        for symbol in range(table.shape[1]):
+            count = table[row, symbol]
+            if count:
+                total += count
+                symbols += count * log2(count)
+        if total:
+            classes += total * log2(total)
+    return classes - symbols

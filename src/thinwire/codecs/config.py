@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache, lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -50,6 +51,7 @@ def require(field: str, codec: Any, dtype: str) -> None:
         raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays")
 
 
+@lru_cache(maxsize=64)
 def at(codec: Codec, round: int) -> Codec:
     """The codec of a round, counted from 0: every part with a schedule, a method `at`, takes that round's setting."""
     if hasattr(codec, "at"):
@@ -64,6 +66,7 @@ def _part_at(value: Any, round: int) -> Any:
     return tuple(_part_at(item, round) for item in value) if isinstance(value, tuple) else value
 
 
+@cache
 def tag(codec: Codec) -> int:
     """What a frame says of its codec: 16 bits of the id's CRC-32, then 16 bits of the configuration's."""
     text = json.dumps(to_config(codec), sort_keys=True, separators=(",", ":"))

@@ -59,7 +59,7 @@ class Mask:
         keys, reader = Keys.of(context), varint.Reader(payload)
         fold = keys.fold(keys.check_bins(reader.next()))
         header = reader.position
-        sizes = gather(fold, np.bincount(keys.index, minlength=keys.number))
+        sizes = gather(fold, np.bincount(keys.index, minlength=keys.number)[:, None])[:, 0]
         ones = np.array([reader.next(most=int(size)) if size else 0 for size in sizes], dtype=np.int64)
         trace.cut("header", header)
         trace.cut("ones per class", reader.position - header)
@@ -72,10 +72,14 @@ class Mask:
         return bits
 
 
-def _table_bits(counts: np.ndarray) -> float:
+@njit(cache=True)
+def _table_bits(counts):  # type: ignore[no-untyped-def]
     """Bits of the varints that say how many ones each class has: (classes, 2) counts."""
-    ones = counts[counts.sum(axis=1) > 0, 1]
-    return 8.0 * float(np.sum(1 + (ones >= 2**7) + (ones >= 2**14) + (ones >= 2**21)))
+    bits = 0
+    for row in range(counts.shape[0]):
+        if counts[row, 0] or counts[row, 1]:
+            bits += 8 * varint.length(counts[row, 1])
+    return bits
 
 
 def _frequencies(ones: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context
 from thinwire.codecs.byrole import ByRole
 from thinwire.codecs.combine import Each, Prune, Shortest
+from thinwire.codecs.entries import Vector, read
 from thinwire.codecs.kmeans import KMeans
 from thinwire.codecs.labels import Huffman, Members
 from thinwire.codecs.lloyd import Lloyd, Schedule
@@ -48,6 +50,10 @@ class Named(ABC):
         """(n,) float32."""
         return trace.through(self.inner, payload, context)
 
+    def entries(self, payload: bytes, context: Context) -> Vector:
+        """As entries, where the expression has them."""
+        return trace.through(self.inner, payload, context, read)
+
 
 @dataclass(frozen=True)
 class FedZip(Named):
@@ -78,7 +84,7 @@ class FedZip(Named):
             raise ConfigError("fedzip.encoding", self.encoding, f"one of {', '.join(ENCODINGS)}")
         super().__post_init__()
 
-    @property
+    @cached_property
     def inner(self) -> Codec:
         """The expression."""
         weights = self._faithful() if self.variant == "faithful" else self._pinned()
@@ -119,7 +125,7 @@ class M22(Named):
         magnitude = Lloyd(magnitude=self.magnitude).at(round).magnitude
         return replace(self, magnitude=magnitude)
 
-    @property
+    @cached_property
     def inner(self) -> Codec:
         """The expression."""
         values = Lloyd(family=self.family, magnitude=self.magnitude, bits=self.bits)
@@ -138,7 +144,7 @@ class TinyScript(Named):
     keep: float = 0.0
     bits: int = 2
 
-    @property
+    @cached_property
     def inner(self) -> Codec:
         """The expression."""
         return M22(keep=self.keep, bits=self.bits, family="weibull", magnitude=0.0)
@@ -156,7 +162,7 @@ class STC(Named):
     keep: float = 0.0025
     positions: Codec = field(default_factory=Gaps)
 
-    @property
+    @cached_property
     def inner(self) -> Codec:
         """The expression."""
         return TopK(self.keep, "global", Pooled(Ternary()), self.positions)

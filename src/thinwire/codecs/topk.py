@@ -12,6 +12,7 @@ from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.config import require
 from thinwire.codecs.dense import Float16
+from thinwire.codecs.entries import Entries
 from thinwire.codecs.mask import Mask
 from thinwire.codecs.selection import groups, how_many, largest, magnitude_classes
 from thinwire.errors import ConfigError, DecodeError
@@ -55,15 +56,18 @@ class TopK:
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) float32, zero where nothing was kept; DecodeError unless just so many entries are marked."""
+        return self.entries(payload, context).dense()
+
+    def entries(self, payload: bytes, context: Context) -> Entries:
+        """What was kept."""
         reader = varint.Reader(payload)
         mask = trace.nested("positions", self.positions, reader.sized(), _positions_context(context))
         for span, size in groups(context.layout, self.scope):
             marked, kept = int(mask[span].sum(dtype=np.int64)), how_many(self.keep, size)
             if marked != kept:
                 raise DecodeError(f"topk: {marked} entries of {size} are marked, not {kept}")
-        x = np.zeros(mask.size, dtype=np.float32)
-        x[mask.astype(bool)] = trace.nested("values", self.values, reader.rest(), _values_context(mask, context))
-        return x
+        values = trace.nested("values", self.values, reader.rest(), _values_context(mask, context))
+        return Entries(mask.size, np.flatnonzero(mask), values)
 
 
 def _positions_context(context: Context) -> Context:

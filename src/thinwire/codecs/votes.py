@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numba import njit
 
 from thinwire.codecs import rangecoder, trace, varint
 from thinwire.codecs.base import Context, checked
@@ -45,7 +46,7 @@ class Votes:
         symbols, low = _split(x, bound)
         joint = keys.index.astype(np.int64) * SYMBOLS + symbols
         table = np.bincount(joint, minlength=keys.number * SYMBOLS).reshape(keys.number, SYMBOLS)
-        bins, counts = cheapest(keys, table, lambda counts: 8 * len(_histograms(counts)))
+        bins, counts = cheapest(keys, table, _table_bits)
         cumulative = np.stack([rangecoder.normalise(row) for row in counts])
         index = keys.fold(bins).astype(np.uint32)[keys.index]
         coded = rangecoder.encode_symbols(symbols, index, cumulative)
@@ -57,7 +58,7 @@ class Votes:
         bound = reader.next(most=MAX_COUNT - 1)
         fold = keys.fold(keys.check_bins(reader.next()))
         header = reader.position
-        sizes = gather(fold, np.bincount(keys.index, minlength=keys.number))
+        sizes = gather(fold, np.bincount(keys.index, minlength=keys.number)[:, None])[:, 0]
         counts = np.stack([_histogram(reader, int(size)) for size in sizes])
         table = reader.position
         length, rest = reader.next(), reader.rest()
@@ -110,6 +111,20 @@ def _low(packed: bytes, shift: int, count: int) -> np.ndarray:
         raise DecodeError("votes: the bits behind the low bits are not 0")
     columns = bits[: count * shift].reshape(count, shift).astype(np.uint32)
     return (columns << np.arange(shift, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+
+
+@njit(cache=True)
+def _table_bits(counts):  # type: ignore[no-untyped-def]
+    """Bits of `_histograms`."""
+    bits = 0
+    for row in range(counts.shape[0]):
+        present = np.flatnonzero(counts[row])
+        if present.size:
+            first, last = present[0], present[-1]
+            bits += 8 * (varint.length(first) + varint.length(last - first))
+            for symbol in range(first, last):
+                bits += 8 * varint.length(counts[row, symbol])
+    return bits
 
 
 def _histograms(counts: np.ndarray) -> bytes:

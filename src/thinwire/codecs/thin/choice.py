@@ -117,6 +117,12 @@ class Source:
         return rests
 
 
+@njit(cache=True, forceinline=True)
+def _about_log2(x):  # type: ignore[no-untyped-def]
+    """log₂ x of a normal x > 0 by its bits, linear between powers of two: at most 0.06 off."""
+    return np.float64(np.float64(x).view(np.int64)) / (1 << 52) - 1022.957
+
+
 @njit(cache=True)
 def _best_ranks(left, right, scale, energy, price):  # type: ignore[no-untyped-def]
     """Of u (m, p), b (n, p), b's scale and the energy in steps: the ranks with the least cost, alone and before levels.
@@ -143,9 +149,9 @@ def _best_ranks(left, right, scale, energy, price):  # type: ignore[no-untyped-d
             break
         size, bits = np.sqrt(held), 16.0
         for i in range(left.shape[0]):
-            bits += 1.5 * np.log2(1 + abs(left[i, k]) * size)
+            bits += 1.5 * _about_log2(1 + abs(left[i, k]) * size)
         for j in range(right.shape[0]):
-            bits += 1.5 * np.log2(1 + abs(right[j, k]) * scale)
+            bits += 1.5 * _about_log2(1 + abs(right[j, k]) * scale)
         spent += price * bits
         energy = max(energy - held, 0.0)
     return rank, cost, rank_of_both, both
@@ -189,11 +195,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Effort:
-    """What an encoder spends: contexts of the bit "not zero", most outer products of a tensor, whether all is tried."""
+    """What an encoder spends: contexts of the bit "not zero", most outer products of a tensor, whether all is tried.
+
+    doubt: where not, levels are tried next to products up to this multiple of what these are guessed to cost.
+    """
 
     contexts: int
     rank: int
-    thorough: bool
+    doubt: float = 0
+    thorough: bool = False
 
 
 def best_piece(source: Source, step: float, price: float, model: Model, effort: Effort) -> Candidate:
@@ -216,9 +226,19 @@ def best_piece(source: Source, step: float, price: float, model: Model, effort: 
             candidates.append(products)
             if effort.thorough or guess(left, step, price) < 0.97 * products.error:
                 candidates.append(trial.both(products, left))
-        if effort.thorough or min(c.cost(price, step) for c in candidates) > 0.7 * about.levels:
+        if effort.thorough or _levels_may_win(about, rest, effort.doubt):
             candidates.append(trial.levels())
     return min(candidates, key=lambda c: c.cost(price, step))
+
+
+def _levels_may_win(about: Guess, rest: Rest, doubt: float) -> bool:
+    """Levels alone are worth a trial: they would not all be 0, and products do not seem that much better.
+
+    In a small tensor what the model learns weighs more than the guess knows.
+    """
+    return about.levels < 0.98 * rest.energy and (
+        rest.x.size < 4096 or about.levels < doubt * min(about.products, about.both)
+    )
 
 
 def piece_like(like: Piece, source: Source, step: float, price: float, model: Model, effort: Effort) -> Candidate:
@@ -312,7 +332,7 @@ def guess(x, step, price):  # type: ignore[no-untyped-def]
             size = abs(np.float64(x[i, j])) / step
             if size > 0.65:
                 count += 1
-                sizes += np.log2(size)
+                sizes += _about_log2(size)
             else:
                 small += size * size
     share, entropy = count / x.size, 0.0

@@ -50,7 +50,6 @@ def _coded(stream: Stream, numbers: np.ndarray, context: Context) -> None:
 
 @njit(cache=True)
 def _code(decoding, start, numbers, shared, probabilities, counts, weights, state, words):
-    index, inputs = np.zeros(3, np.int64), np.zeros(3, np.int64)
     for o in range(start, numbers.size):
         if not decoding and np.int64(state[2]) + 80 > words.size:
             return o
@@ -62,38 +61,38 @@ def _code(decoding, start, numbers, shared, probabilities, counts, weights, stat
         both = min(max(a // 4, 0), 15) // 2 * 8 + min(max(b // 4, 0), 15) // 2
         node, exponent = np.int64(1), (number >> 23) & 255
         for bit in range(7, -1, -1):
-            index[0], index[1], index[2] = (
-                a * _TREE + node,
-                _FIRST[1] + b * _TREE + node,
-                _FIRST[2] + both * _TREE + node,
+            contexts = (
+                np.uint64(a * _TREE + node),
+                np.uint64(_FIRST[1] + b * _TREE + node),
+                np.uint64(_FIRST[2] + both * _TREE + node),
             )
-            p = mix(probabilities, weights, 0, index, 3, inputs)
+            p = mix(probabilities, weights, 0, contexts)
             y = code_bit(decoding, (exponent >> bit) & 1, p, state, words)
-            learn(probabilities, counts, weights, 0, index, 3, inputs, p, y)
+            learn(probabilities, counts, weights, 0, contexts, p, y)
             node = node << 1 | y
         exponent = node & 255
         signs = (before >> 31) * 2 + (same >> 31)
-        index[0], index[1], index[2] = (
-            _SIGNS + signs,
-            _SIGNS + 4 + (same >> 31) * 16 + min(b // 4, 15),
-            _SIGNS + 40 + (before >> 31),
+        contexts = (
+            np.uint64(_SIGNS + signs),
+            np.uint64(_SIGNS + 4 + (same >> 31) * 16 + min(b // 4, 15)),
+            np.uint64(_SIGNS + 40 + (before >> 31)),
         )
-        p = mix(probabilities, weights, 1, index, 3, inputs)
+        p = mix(probabilities, weights, 1, contexts)
         sign = code_bit(decoding, number >> 31, p, state, words)
-        learn(probabilities, counts, weights, 1, index, 3, inputs, p, sign)
+        learn(probabilities, counts, weights, 1, contexts, p, sign)
         fraction = number & ((1 << FRACTION) - 1)
         kind = 2 * np.int64(exponent == 0) + np.int64((before & ((1 << FRACTION) - 1)) == 0)
-        index[0] = index[1] = index[2] = _ZEROS + kind
-        p = np.int64(min(max(probabilities[index[0]], 64), 65472))
+        alone = np.uint64(_ZEROS + kind)
+        p = np.int64(min(max(probabilities[alone], 64), 65472))
         plain = code_bit(decoding, np.int64(fraction != 0), p, state, words)
-        learn(probabilities, counts, weights, 3, index, 1, inputs, p, plain)
+        learn(probabilities, counts, weights, 3, (alone,), p, plain)
         if plain:
             node = np.int64(1)
             for k in range(MODELLED):
-                index[0] = index[1] = _UPPER + min(exponent >> 3, 31) * 8 + node
-                p = np.int64(min(max(probabilities[index[0]], 64), 65472))
+                alone = np.uint64(_UPPER + min(exponent >> 3, 31) * 8 + node)
+                p = np.int64(min(max(probabilities[alone], 64), 65472))
                 y = code_bit(decoding, (fraction >> (FRACTION - 1 - k)) & 1, p, state, words)
-                learn(probabilities, counts, weights, 3, index, 1, inputs, p, y)
+                learn(probabilities, counts, weights, 3, (alone,), p, y)
                 node = node << 1 | y
             value = node & ((1 << MODELLED) - 1)
             for k in range(FRACTION - MODELLED - 1, -1, -1):

@@ -66,50 +66,47 @@ _CLASS = _class_table()
 
 @njit(cache=True, forceinline=True)
 def _class(value):
-    return np.int64(_CLASS[min(value, 255)])
+    return np.int64(_CLASS[np.uint64(min(value, 255))])
 
 
 @njit(cache=True, forceinline=True)
-def mix(probabilities, weights, chosen, index, count, inputs):
-    """P(bit = 1) of 2¹⁶, and the inputs of the mixer for learning."""
+def mix(probabilities, weights, chosen, contexts):
+    """P(bit = 1) of 2¹⁶. contexts: a tuple of places (unsigned, which numba indexes faster); chosen: their weights."""
     total = np.int64(0)
-    for k in range(count):
-        inputs[k] = STRETCH[probabilities[index[k]] >> 4]
-        total += np.int64(weights[chosen, k]) * inputs[k]
-    return np.int64(SQUASH[min(max(total >> 16, -LARGEST), LARGEST) + LARGEST])
+    for k, at in enumerate(contexts):
+        total += np.int64(weights[chosen, np.uint64(k)]) * STRETCH[np.uint64(probabilities[at] >> 4)]
+    return np.int64(SQUASH[np.uint64(min(max(total >> 16, -LARGEST), LARGEST) + LARGEST)])
 
 
 @njit(cache=True, forceinline=True)
-def learn(probabilities, counts, weights, chosen, index, count, inputs, p, bit):
-    """Move probabilities and weights towards the bit."""
+def learn(probabilities, counts, weights, chosen, contexts, p, bit):
+    """Move probabilities and weights towards the bit that was given p."""
     error = ((np.int64(bit) << 16) - p) * _MIX_RATE
     target = np.int64(65535) if bit else np.int64(0)
-    for k in range(count):
-        weights[chosen, k] += (inputs[k] * error + (1 << 17)) >> 18
-        at = index[k]
-        seen = counts[at]
-        before = np.int64(probabilities[at])
-        probabilities[at] = before + (((target - before) * RATES[seen]) >> 16)
+    for k, at in enumerate(contexts):
+        before, seen = np.int64(probabilities[at]), counts[at]
+        weights[chosen, np.uint64(k)] += (np.int64(STRETCH[np.uint64(before >> 4)]) * error + (1 << 17)) >> 18
+        probabilities[at] = before + (((target - before) * RATES[np.uint64(seen)]) >> 16)
         counts[at] = seen + (seen < LIMIT)
 
 
 @njit(cache=True, forceinline=True)
-def _mix_zero(probabilities, weights, chosen, index, sets, inputs):
+def _mix_zero(probabilities, weights, chosen, contexts, sets):
     if sets == 4:
-        return mix(probabilities, weights, chosen, index, 4, inputs)
+        return mix(probabilities, weights, chosen, contexts[:4])
     if sets == 2:
-        return mix(probabilities, weights, chosen, index, 2, inputs)
-    return mix(probabilities, weights, chosen, index, 6, inputs)
+        return mix(probabilities, weights, chosen, contexts[:2])
+    return mix(probabilities, weights, chosen, contexts)
 
 
 @njit(cache=True, forceinline=True)
-def _learn_zero(probabilities, counts, weights, chosen, index, sets, inputs, p, bit):
+def _learn_zero(probabilities, counts, weights, chosen, contexts, sets, p, bit):
     if sets == 4:
-        learn(probabilities, counts, weights, chosen, index, 4, inputs, p, bit)
+        learn(probabilities, counts, weights, chosen, contexts[:4], p, bit)
     elif sets == 2:
-        learn(probabilities, counts, weights, chosen, index, 2, inputs, p, bit)
+        learn(probabilities, counts, weights, chosen, contexts[:2], p, bit)
     else:
-        learn(probabilities, counts, weights, chosen, index, 6, inputs, p, bit)
+        learn(probabilities, counts, weights, chosen, contexts, p, bit)
 
 
 @njit(cache=True, forceinline=True)
@@ -123,59 +120,65 @@ def _sign(value):
 
 
 @njit(cache=True, forceinline=True)
-def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line, sets, near, zero):
-    """Contexts of the bit "not zero" of the level at o, column j, and what those of its size need of them."""
+def _size_at(levels, at):
+    return abs(np.int64(levels[np.uint64(at)]))
+
+
+@njit(cache=True, forceinline=True)
+def _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line):
+    """Contexts of the bit "not zero" of the level at o, column j, after its neighbourhood; those of its size."""
     up = up_right = up_left = above = channel = np.int64(0)
     if o >= cols:
-        up = abs(np.int64(levels[o - cols]))
+        up = _size_at(levels, o - cols)
         if j + 1 < cols:
-            up_right = abs(np.int64(levels[o - cols + 1]))
+            up_right = _size_at(levels, o - cols + 1)
         if j > 0:
-            up_left = abs(np.int64(levels[o - cols - 1]))
+            up_left = _size_at(levels, o - cols - 1)
     if j >= kernel_row:
-        above = abs(np.int64(levels[o - kernel_row]))
+        above = _size_at(levels, o - kernel_row)
     if j >= kernel:
-        channel = abs(np.int64(levels[o - kernel]))
+        channel = _size_at(levels, o - kernel)
     a1, a2 = abs(left), abs(left2)
     around = _class(4 * a1 + 2 * a2 + 2 * up + up_right + up_left + 2 * above + 2 * channel)
     mean, means = _class(column >> 4), _class(row >> 4)
     few = min(a1, 3) * 4 + min(a2, 3)
-    zero[0] = _Z[0] + around * 16 + own
-    zero[1] = _Z[1] + mean * 16 + means
-    if sets > 2:
-        zero[2] = _Z[2] + (few * 4 + min(up, 3)) * 16 + min(above, 3) * 4 + min(channel, 3)
-        zero[3] = _Z[3] + line * 16 + around
-    if sets > 4:
-        zero[4] = _Z[4] + (mean * 16 + own) * 4 + min(around, 3)
-        zero[5] = _Z[5] + own * 16 + line
-    near[0] = around * 16 + own
-    near[1] = mean * 16 + line
-    near[2] = few
-    return around
+    zero = (
+        np.uint64(_Z[0] + around * 16 + own),
+        np.uint64(_Z[1] + mean * 16 + means),
+        np.uint64(_Z[2] + (few * 4 + min(up, 3)) * 16 + min(above, 3) * 4 + min(channel, 3)),
+        np.uint64(_Z[3] + line * 16 + around),
+        np.uint64(_Z[4] + (mean * 16 + own) * 4 + min(around, 3)),
+        np.uint64(_Z[5] + own * 16 + line),
+    )
+    return np.uint64(around), zero, (around * 16 + own, mean * 16 + line, few)
 
 
 @njit(cache=True, forceinline=True)
-def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared_sign, sign):
+def _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, shared_sign):
     """Contexts of the sign of the level at o, column j."""
-    up = np.int64(levels[o - cols]) if o >= cols else 0
-    up2 = np.int64(levels[o - 2 * cols]) if o >= 2 * cols else 0
-    above = np.int64(levels[o - kernel_row]) if j >= kernel_row else 0
-    channel = np.int64(levels[o - kernel]) if j >= kernel else 0
+    up = np.int64(levels[np.uint64(o - cols)]) if o >= cols else 0
+    up2 = np.int64(levels[np.uint64(o - 2 * cols)]) if o >= 2 * cols else 0
+    above = np.int64(levels[np.uint64(o - kernel_row)]) if j >= kernel_row else 0
+    channel = np.int64(levels[np.uint64(o - kernel)]) if j >= kernel else 0
     s1, s2 = _sign(left), _sign(left2)
-    sign[0] = _S[0] + ((s1 * 3 + s2) * 3 + _sign(above)) * 3 + _sign(channel)
-    sign[1] = _S[1] + shared_sign * 16 + own
-    sign[2] = _S[2] + ((s1 * 3 + _sign(up)) * 3 + _sign(up2)) * 3 + shared_sign
-    sign[3] = _S[3] + ((_clip(left, 2) + 2) * 5 + _clip(left2, 2) + 2) * 3 + shared_sign
+    return (
+        np.uint64(_S[0] + ((s1 * 3 + s2) * 3 + _sign(above)) * 3 + _sign(channel)),
+        np.uint64(_S[1] + shared_sign * 16 + own),
+        np.uint64(_S[2] + ((s1 * 3 + _sign(up)) * 3 + _sign(up2)) * 3 + shared_sign),
+        np.uint64(_S[3] + ((_clip(left, 2) + 2) * 5 + _clip(left2, 2) + 2) * 3 + shared_sign),
+    )
 
 
 @njit(cache=True, forceinline=True)
-def _look_larger(near, size, step):
-    """Contexts of the bit "larger than size"."""
+def _look_larger(near, size):
+    """Weights and contexts of the bit "larger than size"."""
     at = min(size, ESCAPE) - 1
-    step[0] = _M[0] + at * 256 + near[0]
-    step[1] = _M[1] + at * 256 + near[1]
-    step[2] = _M[2] + at * 16 + near[2]
-    return SIZE_SETS + min(size, 4) - 1
+    contexts = (
+        np.uint64(_M[0] + at * 256 + near[0]),
+        np.uint64(_M[1] + at * 256 + near[1]),
+        np.uint64(_M[2] + at * 16 + near[2]),
+    )
+    return np.uint64(SIZE_SETS + min(size, 4) - 1), contexts
 
 
 @njit(cache=True, forceinline=True)
@@ -189,7 +192,7 @@ def _remember(size, column, row):
 
 @njit(cache=True, forceinline=True)
 def _cost(p, bit):
-    return COSTS[(p if bit else 65536 - p) >> 4]
+    return COSTS[np.uint64((p if bit else 65536 - p) >> 4)]
 
 
 @njit(cache=True)
@@ -214,29 +217,25 @@ def choose(
 
     Each entry takes the level with the least (x/step − level)² + price · bits among the nearest, the one below and 0.
     """
-    scratch = np.zeros((7, INPUTS), np.int64)
-    zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
-    zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
     bits, row, left, left2, j = 0.0, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     inverse = 1.0 / step
     for o in range(x.size):
-        own, line = np.int64(classes[o]), np.int64(lines[o])
-        around = _look_around(
-            levels, o, j, cols, kernel_row, kernel, left, left2, np.int64(columns[j]), row, own, line, sets, near, zero
-        )
-        p = _mix_zero(probabilities, weights, around, zero, sets, zero_in)
-        scaled = x[o] * inverse
+        here, at_column = np.uint64(o), np.uint64(j)
+        own, line, column = np.int64(classes[here]), np.int64(lines[here]), np.int64(columns[at_column])
+        around, zero, near = _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line)
+        p = _mix_zero(probabilities, weights, around, zero, sets)
+        scaled = x[here] * inverse
         negative, size = scaled < 0, abs(scaled)
         nearest = np.int64(min(size + 0.5, LARGEST_LEVEL))
         level = np.int64(0)
         if nearest > 0:
-            _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[o]), sign)
-            q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
+            sign = _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[here]))
+            q = mix(probabilities, weights, SIGN_SET, sign)
             best = size * size + price * _cost(p, 0)
             cost = _cost(p, 1) + _cost(q, negative)
             for k in range(1, min(nearest, ESCAPE) + 1):
-                chosen = _look_larger(near, k, larger)
-                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                chosen, larger = _look_larger(near, k)
+                r = mix(probabilities, weights, chosen, larger)
                 if k >= nearest - 1:
                     off = size - (k - 0.06)
                     total = off * off + price * (cost + _cost(r, 0))
@@ -245,21 +244,21 @@ def choose(
                 cost += _cost(r, 1)
             if nearest > ESCAPE:
                 level = nearest
-        _learn_zero(probabilities, counts, weights, around, zero, sets, zero_in, p, level > 0)
+        _learn_zero(probabilities, counts, weights, around, zero, sets, p, level > 0)
         bits += _cost(p, level > 0)
         if level > 0:
             bits += _cost(q, negative)
-            learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
+            learn(probabilities, counts, weights, SIGN_SET, sign, q, negative)
             for k in range(1, min(level, ESCAPE) + 1):
-                chosen = _look_larger(near, k, larger)
-                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                chosen, larger = _look_larger(near, k)
+                r = mix(probabilities, weights, chosen, larger)
                 bits += _cost(r, level > k)
-                learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, level > k)
+                learn(probabilities, counts, weights, chosen, larger, r, level > k)
             if level > ESCAPE:
                 bits += 2.0 * np.floor(np.log2(level - ESCAPE)) + 1.0
         left2, left = left, -level if negative else level
-        levels[o] = left
-        columns[j], row = _remember(level, np.int64(columns[j]), row)
+        levels[here] = left
+        columns[at_column], row = _remember(level, column, row)
         j += 1
         if j == cols:
             row, left, left2, j = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
@@ -335,9 +334,6 @@ def code_plane(
     words,
 ):
     """Write a plane's levels, or read them, from entry `start` on; a writer stops early, there, when out of words."""
-    scratch = np.zeros((7, INPUTS), np.int64)
-    zero, sign, near, larger = scratch[0], scratch[1], scratch[2], scratch[3]
-    zero_in, sign_in, larger_in = scratch[4], scratch[5], scratch[6]
     row, j = np.int64(means[0]), np.int64(start % cols)
     left = np.int64(levels[start - 1]) if j > 0 else np.int64(0)
     left2 = np.int64(levels[start - 2]) if j > 1 else np.int64(0)
@@ -345,26 +341,25 @@ def code_plane(
         if not decoding and np.int64(state[2]) + 80 > words.size:
             means[0] = row
             return o
-        own, line = np.int64(classes[o]), np.int64(lines[o])
-        around = _look_around(
-            levels, o, j, cols, kernel_row, kernel, left, left2, np.int64(columns[j]), row, own, line, sets, near, zero
-        )
-        p = _mix_zero(probabilities, weights, around, zero, sets, zero_in)
-        level = np.int64(0) if decoding else np.int64(levels[o])
+        here, at_column = np.uint64(o), np.uint64(j)
+        own, line, column = np.int64(classes[here]), np.int64(lines[here]), np.int64(columns[at_column])
+        around, zero, near = _look_around(levels, o, j, cols, kernel_row, kernel, left, left2, column, row, own, line)
+        p = _mix_zero(probabilities, weights, around, zero, sets)
+        level = np.int64(0) if decoding else np.int64(levels[here])
         size = abs(level)
         bit = code_bit(decoding, np.int64(size > 0), p, state, words)
-        _learn_zero(probabilities, counts, weights, around, zero, sets, zero_in, p, bit)
+        _learn_zero(probabilities, counts, weights, around, zero, sets, p, bit)
         if bit:
-            _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[o]), sign)
-            q = mix(probabilities, weights, SIGN_SET, sign, 4, sign_in)
+            sign = _look_signs(levels, o, j, cols, kernel_row, kernel, left, left2, own, np.int64(signs[here]))
+            q = mix(probabilities, weights, SIGN_SET, sign)
             negative = code_bit(decoding, np.int64(level < 0), q, state, words)
-            learn(probabilities, counts, weights, SIGN_SET, sign, 4, sign_in, q, negative)
+            learn(probabilities, counts, weights, SIGN_SET, sign, q, negative)
             coded = np.int64(1)
             while True:
-                chosen = _look_larger(near, coded, larger)
-                r = mix(probabilities, weights, chosen, larger, 3, larger_in)
+                chosen, larger = _look_larger(near, coded)
+                r = mix(probabilities, weights, chosen, larger)
                 bit = code_bit(decoding, np.int64(size > coded), r, state, words)
-                learn(probabilities, counts, weights, chosen, larger, 3, larger_in, r, bit)
+                learn(probabilities, counts, weights, chosen, larger, r, bit)
                 if not bit:
                     break
                 coded += 1
@@ -374,9 +369,9 @@ def code_plane(
             size = coded
             level = -size if negative else size
         if decoding:
-            levels[o] = level
+            levels[here] = level
         left2, left = left, level
-        columns[j], row = _remember(size, np.int64(columns[j]), row)
+        columns[at_column], row = _remember(size, column, row)
         j += 1
         if j == cols:
             row, left, left2, j = np.int64(0), np.int64(0), np.int64(0), np.int64(0)

@@ -18,7 +18,7 @@ from thinwire.errors import DecodeError
 
 STEPS = 128  # of an octave
 PRICE = 0.1  # steps² of error that a bit is worth
-SPEEDS = {"fast": Effort(2, 24, False), "balanced": Effort(4, 32, False), "small": Effort(6, 64, True)}
+SPEEDS = {"fast": Effort(2, 24, doubt=1.25), "balanced": Effort(4, 32, doubt=2), "small": Effort(6, 64, thorough=True)}
 
 
 class Pass(NamedTuple):

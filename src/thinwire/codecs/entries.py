@@ -1,0 +1,62 @@
+"""A decoded vector as the entries that are not 0, and how it is added to a sum without a copy of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from thinwire.codecs.base import Codec, Context
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """A vector (size,) float32 that is 0 but for `values` (m,) float32 at `places` (m,) int64, each named once."""
+
+    size: int
+    places: np.ndarray
+    values: np.ndarray
+
+    def dense(self) -> np.ndarray:
+        """The vector itself.  # (size,) float32"""
+        x = np.zeros(self.size, dtype=np.float32)
+        x[self.places] = self.values
+        return x
+
+
+Vector = np.ndarray | Entries
+Reader = Callable[[Codec, bytes, Context], Vector]
+
+
+def read(codec: Codec, payload: bytes, context: Context) -> Vector:
+    """What `codec.decode` gives, as entries where the codec has them (a method `entries`)."""
+    has: Callable[[bytes, Context], Vector] | None = getattr(codec, "entries", None)
+    return has(payload, context) if has else codec.decode(payload, context)
+
+
+def dense(x: Vector) -> np.ndarray:
+    """The vector itself."""
+    return x.dense() if isinstance(x, Entries) else x
+
+
+def values(x: Vector) -> np.ndarray:
+    """All entries of a vector, or those that may differ from 0."""
+    return x.values if isinstance(x, Entries) else x
+
+
+def add(total: np.ndarray, x: Vector, weight: float) -> None:
+    """total += weight · x, each product and each sum rounded to float64 once, in place.  # (n,) float64"""
+    if isinstance(x, Entries):
+        total[x.places] += np.multiply(x.values, weight, dtype=np.float64)
+    elif x.shape == total.shape:
+        _add(total, x, float(weight))
+    else:
+        raise ValueError(f"an array of shape {x.shape} cannot be added to one of {total.shape}")
+
+
+@njit(cache=True)
+def _add(total, x, weight):  # type: ignore[no-untyped-def]
+    for index in range(total.size):
+        total[index] += np.float64(x[index]) * weight
