@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import Partitioner
 
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
+
+class _Keys(Dataset):
+    """What a partitioner sees: the column `key`. Rows chosen of it are their numbers, which no table is made of."""
+
+    def select(self, indices: Any, **options: Any) -> Any:
+        """The row numbers themselves.  # (size,) int64."""
+        return np.asarray(indices, dtype=np.int64)
+
+    def sort(self, *args: Any, **options: Any) -> Dataset:
+        """Itself: only ShardPartitioner sorts, and it is given keys in ascending order."""
+        return self
 
 
 def deal(partitioner: Partitioner, keys: np.ndarray) -> list[np.ndarray]:
@@ -19,22 +28,7 @@ def deal(partitioner: Partitioner, keys: np.ndarray) -> list[np.ndarray]:
 
     # keys (n,) -> row numbers of each partition, a list of (size,) int64
     """
-    from datasets import Dataset
-
-    # the arrow format spares a Python object for every value
-    rows = Dataset.from_dict({"key": keys, "row": np.arange(len(keys))}).with_format("arrow")
-    with _quiet():
-        partitioner.dataset = rows
-        return [_rows(partitioner, client) for client in range(partitioner.num_partitions)]
-
-
-def _rows(partitioner: Partitioner, client: int) -> np.ndarray:
-    return partitioner.load_partition(client)[:]["row"].to_numpy().astype(np.int64)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NaturalIdPartitioner's progress bar, and a warning of pyarrow about `Dataset.sort`, from the user."""
-    with warnings.catch_warnings(), redirect_stderr(StringIO()):
-        warnings.filterwarnings("ignore", "Specifying null_placement in SortOptions", FutureWarning)
-        yield
+    rows: Any = _Keys.from_dict({"key": keys})
+    with redirect_stderr(StringIO()):  # NaturalIdPartitioner's progress bar
+        partitioner.dataset = rows.with_format("arrow")  # spares a Python object for every value
+        return [np.asarray(partitioner.load_partition(client)) for client in range(partitioner.num_partitions)]

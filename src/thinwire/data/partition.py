@@ -2,7 +2,7 @@
 
 The partitioners see a table of row numbers and labels alone, so partitioning never touches the samples. The rows are
 shuffled by (seed, "partition") first: IidPartitioner cuts blocks without a draw of its own, and DirichletPartitioner
-takes a class's samples in table order. About 2 ms a client, spent in flwr-datasets.
+takes a class's samples in table order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinwire.data.dataset import Dataset
-from thinwire.data.dealing import deal
+from thinwire.data.parts import Dealt, Drawn, Parts
 from thinwire.errors import ConfigError, DataError
 from thinwire.rng import generator, integer
 
@@ -35,8 +35,8 @@ class _Request:
         return generator(self.seed, purpose=PURPOSE).permutation(len(self.dataset.train))
 
 
-def partition(dataset: Dataset, spec: str, clients: int, seed: int, allow_empty: bool = False) -> list[np.ndarray]:
-    """Split the training samples among `clients`: every sample goes to exactly one of them.
+def partition(dataset: Dataset, spec: str, clients: int, seed: int, allow_empty: bool = False) -> Parts:
+    """Split the training samples among `clients`: every sample goes to exactly one of them, but for the last spec.
 
     - `iid`: parts of equal size (±1), drawn at random.
     - `contiguous`: parts of equal size (±1), in the data's own order; for text the natural choice.
@@ -45,6 +45,8 @@ def partition(dataset: Dataset, spec: str, clients: int, seed: int, allow_empty:
     - `shards:K`: sorted by label, cut into clients · K shards of equal size (±1), K of them to each client (McMahan
       et al., AISTATS 2017, arXiv 1602.05629).
     - `natural:COLUMN`: one client for each distinct value of a column, in sorted order.
+    - `drawn:N`: client i has N samples drawn at random by (seed, i), none of them twice, but perhaps one that another
+      client has too. `clients` may be any number; a client's samples are drawn when it is asked.
 
     Returns one int64 array of ascending row numbers a client, in client order.
 
@@ -53,19 +55,30 @@ def partition(dataset: Dataset, spec: str, clients: int, seed: int, allow_empty:
         DataError: a client is left without samples and `allow_empty` is false.
     """
     kind, colon, argument = spec.partition(":")
-    if kind not in SPECS or bool(colon) != (kind in TAKES_ARGUMENT):
+    if kind not in (*SPECS, "drawn") or bool(colon) != (kind in TAKES_ARGUMENT):
         raise _refused(spec)
-    samples = len(dataset.train)
+    request, samples = _Request(dataset, spec, argument, clients, seed), len(dataset.train)
+    if kind == "drawn":
+        return _drawn(request)
     if not 1 <= clients <= samples:
         raise ConfigError("clients", clients, f"1 to {samples}, the number of training samples")
-    parts = SPECS[kind](_Request(dataset, spec, argument, clients, seed))
+    parts = SPECS[kind](request)
     if not allow_empty:
         _require_samples(parts, spec)
-    return [np.sort(part) for part in parts]
+    return Dealt([np.sort(part) for part in parts])
+
+
+def _drawn(request: _Request) -> Drawn:
+    each, samples = int(_number(request, int)), len(request.dataset.train)
+    if each > samples:
+        raise ConfigError("partition", request.spec, f"drawn:1 to drawn:{samples}, the number of training samples")
+    if request.clients < 1:
+        raise ConfigError("clients", request.clients, "at least 1")
+    return Drawn(samples, each, request.clients, request.seed)
 
 
 def _refused(spec: str) -> ConfigError:
-    allowed = "iid, contiguous, dirichlet:ALPHA (ALPHA > 0), shards:K (K = 1, 2, ...) or natural:COLUMN"
+    allowed = "iid, contiguous, dirichlet:ALPHA (ALPHA > 0), shards:K, drawn:N (K, N = 1, 2, ...) or natural:COLUMN"
     return ConfigError("partition", spec, allowed)
 
 
@@ -81,6 +94,8 @@ def _require_samples(parts: list[np.ndarray], spec: str) -> None:
 def _iid(request: _Request) -> list[np.ndarray]:
     from flwr_datasets.partitioner import IidPartitioner
 
+    from thinwire.data.dealing import deal
+
     rows = request.shuffled()
     return [rows[part] for part in deal(IidPartitioner(request.clients), rows)]
 
@@ -88,11 +103,15 @@ def _iid(request: _Request) -> list[np.ndarray]:
 def _contiguous(request: _Request) -> list[np.ndarray]:
     from flwr_datasets.partitioner import IidPartitioner
 
+    from thinwire.data.dealing import deal
+
     return deal(IidPartitioner(request.clients), np.arange(len(request.dataset.train)))
 
 
 def _dirichlet(request: _Request) -> list[np.ndarray]:
     from flwr_datasets.partitioner import DirichletPartitioner
+
+    from thinwire.data.dealing import deal
 
     alpha, labels, rows = _number(request, float), _labels(request), request.shuffled()
     partitioner = DirichletPartitioner(
@@ -110,6 +129,8 @@ def _shards(request: _Request) -> list[np.ndarray]:
     """Deals whole shards, one row each: given the samples, ShardPartitioner would drop the odd ones at the end."""
     from flwr_datasets.partitioner import ShardPartitioner
 
+    from thinwire.data.dealing import deal
+
     each, labels, rows = int(_number(request, int)), _labels(request), request.shuffled()
     count = each * request.clients
     if count > len(rows):
@@ -122,6 +143,8 @@ def _shards(request: _Request) -> list[np.ndarray]:
 
 def _natural(request: _Request) -> list[np.ndarray]:
     from flwr_datasets.partitioner import NaturalIdPartitioner
+
+    from thinwire.data.dealing import deal
 
     columns, column = request.dataset.columns, request.argument
     if column not in columns:
@@ -166,7 +189,7 @@ SPECS: dict[str, Callable[[_Request], list[np.ndarray]]] = {
     "shards": _shards,
     "natural": _natural,
 }
-TAKES_ARGUMENT = ("dirichlet", "shards", "natural")
+TAKES_ARGUMENT = ("dirichlet", "shards", "natural", "drawn")
 
 
 def held_back(samples: int, fraction: float) -> int:
@@ -188,6 +211,7 @@ def split_local(indices: np.ndarray, fraction: float, seed: int, client: int) ->
     """
     if not 0 <= fraction < 1:
         raise ConfigError("test_fraction", fraction, "at least 0 and below 1")
-    held = held_back(len(indices), fraction)
+    if not (held := held_back(len(indices), fraction)):
+        return np.sort(indices), indices[:0]
     order = generator(seed, client=client, purpose="test_fraction").permutation(indices)
     return np.sort(order[held:]), np.sort(order[:held])
