@@ -1,5 +1,7 @@
 """The one training loop and the one evaluation loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,10 +74,31 @@ def test_a_longer_gradient_is_cut_back_to_the_clip(clip):
     torch.testing.assert_close(cut, step * min(1.0, 0.1 * clip / float(step.norm())), rtol=1e-4, atol=1e-7)
 
 
-def test_an_optimizer_is_fresh():
-    flat = FlatModel(two_layers())
-    assert optimizer(Dense(flat).trained, Local(optimizer="adam"), 1).state == {}
-    assert optimizer(Dense(flat).trained, Local(lr=0.4, lr_decay=0.5), 2).param_groups[0]["lr"] == 0.2
+@pytest.mark.parametrize("size", [1, 7, 64, 7850])
+@pytest.mark.parametrize(
+    ("local", "theirs"),
+    [
+        (Local(lr=0.3), lambda p: torch.optim.SGD(p, 0.15, fused=True)),
+        (Local(lr=0.3, momentum=0.9), lambda p: torch.optim.SGD(p, 0.15, momentum=0.9, fused=True)),
+        (Local(lr=0.3, weight_decay=0.1), lambda p: torch.optim.SGD(p, 0.15, weight_decay=0.1, fused=True)),
+        (
+            Local(lr=0.3, optimizer="adam", weight_decay=0.1),
+            lambda p: torch.optim.Adam(p, 0.15, weight_decay=0.1, fused=True),
+        ),
+    ],
+)
+def test_a_step_is_that_of_torch_bit_for_bit_and_each_optimizer_is_fresh(local, theirs, size):
+    local, draw = replace(local, lr_decay=0.5), torch.Generator().manual_seed(size)
+    for _ in range(2):
+        ours, plain = torch.randn(size, generator=draw), torch.empty(size)
+        plain.copy_(ours)
+        ours.grad, plain.grad = torch.empty(size), torch.empty(size)
+        step, solver = optimizer(ours, local, 2), theirs([plain])
+        for _ in range(5):
+            gradient = torch.randn(size, generator=draw) * 10.0 ** torch.randint(-6, 3, (size,), generator=draw)
+            ours.grad.copy_(gradient), plain.grad.copy_(gradient)
+            step(), solver.step()
+            assert torch.equal(ours, plain)
 
 
 def test_a_loss_that_is_not_finite_stops_training():

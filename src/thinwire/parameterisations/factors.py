@@ -89,7 +89,7 @@ class HadamardFactors(Factors):
         half = len(factors) // 2
         (x1, y1, *t1), (x2, y2, *t2) = factors[:half], factors[half:]
         b1, b2 = spread(y1, *t1), spread(y2, *t2)
-        weight: Tensor = Hadamard.apply(x1, b1, x2, b2, self.shift, self.tanh, self.keep)
+        weight: Tensor = Hadamard.apply(x1, b1, x2, b2, self.shift, self.tanh, self.keep)[0]
         return weight.view(self.shape)
 
 

@@ -6,6 +6,7 @@ Learning", ICLR 2023, arXiv 2209.15328.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod, sqrt
 
 import numpy as np
@@ -101,11 +102,44 @@ class Masked:
         assert gradient is not None
         for weights, part in self.spans:
             torch.mul(self.flat.gradient[weights], self.frozen[part], out=gradient[part])
+        self.to_scores(gradient, self.theta)
+
+    def to_scores(self, gradient: torch.Tensor, theta: torch.Tensor) -> None:
+        """dL/ds from dL/dm, in place, for one client or a row a client.  # (..., d)."""
         if self.straight_through == "probability":
-            gradient.mul_(self.theta)
+            gradient.mul_(theta)
         if self.sparsity:
-            gradient.add_(self.sparsity / gradient.numel())
-        gradient.mul_(self.theta).addcmul_(gradient, self.theta, value=-1.0)
+            gradient.add_(self.sparsity / gradient.shape[-1])
+        gradient.mul_(theta).addcmul_(gradient, theta, value=-1.0)
+
+
+class MaskedStack:
+    """The scores of many clients, a row each, every one with its own source of masks."""
+
+    def __init__(self, masked: Masked, scores: Sequence[np.ndarray], seeds: Sequence[int]) -> None:
+        self.masked, self.flat = masked, masked.flat
+        device = masked.trained.device
+        self.trained = torch.from_numpy(np.stack(scores)).to(device)  # (clients, d)
+        self.trained.grad = torch.zeros_like(self.trained)
+        self.theta = torch.empty_like(self.trained)
+        self.sources = [bit_source(seed, device) for seed in seeds]
+        self.weights = self.flat.parameters.detach().repeat(len(scores), 1)  # (clients, P)
+
+    def push(self) -> torch.Tensor:
+        """Sample a mask a client and make the weights from it.  # (clients, P)."""
+        torch.sigmoid(self.trained, out=self.theta)
+        masks = torch.stack([bernoulli(row, source) for row, source in zip(self.theta, self.sources, strict=True)])
+        for weights, part in self.masked.spans:
+            self.weights[:, weights] = self.masked.frozen[part] * masks[:, part]
+        return self.weights
+
+    def pull(self, gradient: torch.Tensor) -> None:
+        """dL/ds from dL/dW (clients, P), as `Masked.pull`."""
+        scores = self.trained.grad
+        assert scores is not None
+        for weights, part in self.masked.spans:
+            torch.mul(gradient[:, weights], self.masked.frozen[part], out=scores[:, part])
+        self.masked.to_scores(scores, self.theta)
 
 
 def bit_source(seed: int, device: torch.device) -> np.random.Generator | torch.Generator:

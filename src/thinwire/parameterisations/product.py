@@ -15,21 +15,30 @@ class Hadamard(torch.autograd.Function):
     With G = dL/dW, W1 = f(X1 B1), W2 = f(X2 B2) + shift and G1 = G ∘ W2 ∘ f′, G2 = G ∘ W1 ∘ f′:
     dX1 = G1 B1ᵀ, dB1 = X1ᵀ G1, dX2 = G2 B2ᵀ, dB2 = X2ᵀ G2.
     `keep` holds W1 and W2 (2 O N numbers) for the backward pass; without it they are made again there.
+    -> (W,), with `keep` (W, W1, W2): torch.func, which clients that train together need, saves nothing but what is
+    given and returned.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx: Any, x1: Tensor, b1: Tensor, x2: Tensor, b2: Tensor, shift: float, tanh: bool, keep: bool
-    ) -> Tensor:
-        """W (O, N)."""
-        ctx.shift, ctx.tanh, ctx.keep = shift, tanh, keep
+        x1: Tensor, b1: Tensor, x2: Tensor, b2: Tensor, shift: float, tanh: bool, keep: bool
+    ) -> tuple[Tensor, ...]:
+        """W (O, N), and what is kept."""
         w1, w2 = _halves(x1, b1, x2, b2, shift, tanh)
-        ctx.save_for_backward(x1, b1, x2, b2, *((w1, w2) if keep else ()))
-        return w1 * w2 if keep else w1.mul_(w2)
+        return (w1 * w2, w1, w2) if keep else (w1.mul_(w2),)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """What the backward pass needs."""
+        *factors, ctx.shift, ctx.tanh, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*factors, *output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the four factors for G (O, N)."""
         x1, b1, x2, b2, *kept = ctx.saved_tensors
         w1, w2 = kept or _halves(x1, b1, x2, b2, ctx.shift, ctx.tanh)
