@@ -1,12 +1,15 @@
 """How the server puts changes together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from toyworld import World, build
 
+from thinwire.codecs.entries import Entries
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
-from thinwire.methods.aggregate import RULES, majority, mean
+from thinwire.methods.aggregate import Mean, majority
 from thinwire.methods.base import Update
 from thinwire.methods.server import Majority
 
@@ -21,7 +24,7 @@ def updates(seed=0, clients=5):
 def test_the_mean_is_weighted_by_samples():
     given = updates()
     wanted = np.average([u.value for u in given], axis=0, weights=[u.samples for u in given])
-    np.testing.assert_allclose(mean(iter(given), LAYOUT), wanted, rtol=1e-6)
+    np.testing.assert_allclose(Mean()(iter(given), LAYOUT), wanted, rtol=1e-6)
 
 
 def test_the_majority_decides_the_sign_and_the_tensor_the_size():
@@ -39,7 +42,7 @@ def test_a_tie_is_no_step():
     assert not majority([half, other], LAYOUT).any()
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
+@pytest.mark.parametrize("rule", [Mean(), majority], ids=["mean", "majority"])
 def test_nothing_without_updates_and_one_at_a_time(rule):
     assert rule(iter(()), LAYOUT) is None
     alive = []
@@ -66,3 +69,24 @@ def test_majority_vote_trains_with_one_bit_both_ways():
 def test_fedpm_counts_and_takes_no_other_rule():
     with pytest.raises(ConfigError, match=r"server\.optimizer = Majority\(lr=1\.0\): mean for fedpm"):
         build("fedpm", server=Majority())
+
+
+@pytest.mark.parametrize("uplink", [{"id": "topk", "keep": 0.1}, {"id": "fedzip", "keep": 0.1}, {"id": "stc"}])
+def test_an_update_of_a_sparse_codec_is_added_as_the_entries_that_it_has(uplink):
+    """The same mean, bit for bit, as of its arrays."""
+    world = World("fedavg", uplink=uplink)
+    read, seen = world.method.read, []
+
+    def watched(state, client, message):
+        seen.append(read(state, client, message))
+        return seen[-1]
+
+    world.simulation.method = replace(world.method, read=watched)
+    world.play()
+    assert len(seen) == 4
+    assert all(isinstance(update.change, Entries) for update in seen)
+    arrays = [Update(update.samples, update.value) for update in seen]
+    layout = Layout.of({"all": (seen[0].value.size,)})
+    mean = Mean()
+    assert mean(iter(seen), layout).tobytes() == mean(iter(arrays), layout).tobytes()
+    assert world.progress.server.change.tobytes() == mean(iter(seen), layout).tobytes()

@@ -81,7 +81,7 @@ def test_a_coordinate_is_averaged_over_those_that_hold_it(name):
     change = method.merge(state, updates).weights - state.weights
     expected = np.r_[np.full(5, 1.0), np.full(5, 4.0), np.full(10, 5.0), np.zeros(N - 20)]
     np.testing.assert_allclose(change, expected, atol=1e-6)
-    with pytest.raises(TrainingError, match="round 1: no update is left"):
+    with pytest.raises(TrainingError, match="no update is left"):
         method.merge(state, [])
 
 

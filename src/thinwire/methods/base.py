@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire import rng
 from thinwire.codecs import Codec, Context, at, tag
+from thinwire.codecs.entries import Vector, dense
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.frame import Frame, Kind, Section
+from thinwire.methods import aggregate
 from thinwire.methods.server import Mean, ServerOptimizer
 from thinwire.parameterisations import Parameterisation, parameterise
 from thinwire.train import Local
@@ -22,11 +25,15 @@ from thinwire.versions import Held
 
 ServerState = Any  # a frozen dataclass of the method's own: arrays, whole numbers, bytes, tuples of bytes, History
 ClientState = dict[str, np.ndarray]  # what one client keeps between rounds; empty for a method without memory
+Trained = tuple[bytes, ClientState, dict[str, float]]  # a client's frame, its pending state, its metrics
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method is built from; server and clients are given the same one."""
+    """What a method is built from; server and clients are given the same one.
+
+    error_feedback: the share β of what coding an update lost that the client's next one takes up, no, yes or between.
+    """
 
     build: Callable[[], nn.Module]
     local: Local
@@ -36,9 +43,11 @@ class Setup:
     device: str = "cpu"
     uplink: Codec | None = None
     downlink: Codec | None = None
-    error_feedback: bool = False
+    error_feedback: bool | float = False
     server: ServerOptimizer = field(default_factory=Mean)
+    aggregate: aggregate.Mean = field(default_factory=aggregate.Mean)
     max_update_norm: float = math.inf
+    max_votes_against: float = 1.0
     parameterisation: Parameterisation | None = None
     clients: int = 0  # that may take part, all together
 
@@ -59,13 +68,24 @@ class Data:
         return (self.x, self.y) if self.test_x is None or self.test_y is None else (self.test_x, self.test_y)
 
 
+Work = tuple[Held, ClientState, Data]  # what one client trains from
+
+
 @dataclass(frozen=True)
 class Update:
-    """A client's decoded and checked frame. `marginal_bits`: a named bound, what coding it alone would cost."""
+    """A client's decoded and checked frame. `marginal_bits`: a named bound, what coding it alone would cost.
+
+    change: an array (n,), or the entries of it that are not 0, which `aggregate` adds as they are.
+    """
 
     samples: int
-    value: np.ndarray
+    change: Vector
     marginal_bits: float | None = None
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        """The change (n,) as an array."""
+        return dense(self.change)
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,8 @@ class Method:
     version: Callable[[ServerState], int]
     broadcast: Callable[[ServerState, int | None], bytes]
     receive: Callable[[bytes, Held | None, int | None], Held]
-    train: Callable[[Held, ClientState, Data], tuple[bytes, ClientState, dict[str, float]]]
+    train: Callable[[Held, ClientState, Data], Trained]
+    train_together: Callable[[Sequence[Work]], list[Trained]] | None  # of clients with equally many samples
     evaluate: Callable[[Held, ClientState, Data], dict[str, float]]
     read: Callable[[ServerState, int, bytes], Update]
     merge: Callable[[ServerState, Iterable[Update]], ServerState]
@@ -88,7 +109,7 @@ class Method:
     ship: Callable[[ServerState, dict[str, Any]], bytes]  # the model file; the dict describes the architecture
     uplink: Codec
     downlink: Codec
-    error_feedback: bool
+    error_feedback: bool | float
 
 
 def sample_cohort(fraction: float, clients: int, draw: np.random.Generator) -> list[int]:
@@ -146,6 +167,22 @@ def codec_for(codec: Codec | None, default: Codec, dtype: str, where: str) -> Co
     return chosen
 
 
+def check_defences(setup: Setup, name: str) -> None:
+    """ConfigError for a defence that a method of changes cannot have, or that its cohort is too small for."""
+    if setup.max_votes_against < 1:
+        raise ConfigError("server.max_votes_against", setup.max_votes_against, f"1 for {name}: its clients do not vote")
+    if setup.aggregate != aggregate.Mean() and setup.server.rule != "mean":
+        raise ConfigError("server.aggregate", setup.aggregate, f"mean with optimizer = {setup.server.rule!r}")
+    if setup.clients:
+        setup.aggregate.check(max(1, round(setup.fraction * setup.clients)))
+
+
+def plain_mean(setup: Setup, name: str, reason: str) -> None:
+    """ConfigError unless the changes are averaged: `reason` says why the method needs it."""
+    if setup.aggregate != aggregate.Mean():
+        raise ConfigError("server.aggregate", setup.aggregate, f"mean for {name}: {reason}")
+
+
 def assemble(name: str, algorithm: Any, parameters: int) -> Method:
     """The record that names an algorithm's functions; what it does not define takes the plain form."""
     plain: dict[str, Any] = {
@@ -154,6 +191,15 @@ def assemble(name: str, algorithm: Any, parameters: int) -> Method:
         "version": lambda state: state.history.version,
         "error_feedback": algorithm.setup.error_feedback,
     }
-    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters")]
+    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", "train_together")]
     parts = {part: plain[part] if part not in dir(algorithm) else getattr(algorithm, part) for part in names}
-    return Method(name=name, parameters=parameters, **parts)
+    return Method(name=name, parameters=parameters, train_together=_together(algorithm), **parts)
+
+
+def _together(algorithm: Any) -> Callable[[Sequence[Work]], list[Trained]] | None:
+    """How clients train together, unless the algorithm trains in a way of its own and says nothing of it."""
+    kinds = type(algorithm).__mro__
+    origin = next((kind for kind in kinds if "train_together" in vars(kind)), None)
+    below = kinds[: kinds.index(origin)] if origin else ()
+    own = any(name in vars(kind) for kind in below for name in ("train", "correction"))
+    return algorithm.train_together if origin and not own else None

@@ -27,9 +27,10 @@ import numpy as np
 from thinwire import frame as frames
 from thinwire import rng
 from thinwire.codecs import Context, Mask, trace
-from thinwire.errors import ConfigError, DecodeError, TrainingError
+from thinwire.codecs.entries import add
+from thinwire.errors import ConfigError, DecodeError, QuorumError
 from thinwire.frame import Section
-from thinwire.methods import selection
+from thinwire.methods import base, selection
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
 from thinwire.methods.fedavg import Global, Options, State, build
 from thinwire.methods.saliency import gradient
@@ -109,10 +110,10 @@ class ClientMasks(Prunable):
         total, weight = np.zeros(self.start.size), np.zeros(self.start.size)
         for update in updates:
             assert isinstance(update, SparseUpdate)
-            total += np.multiply(update.value, update.samples, dtype=np.float64)
-            weight += np.multiply(update.mask, update.samples, dtype=np.float64)
+            add(total, update.change, update.samples)
+            add(weight, update.mask, update.samples)
         if not weight.any():
-            raise TrainingError(f"round {state.history.version + 1}: no update is left")
+            raise QuorumError("no update is left")
         change = (total / np.maximum(weight, 1)).astype(np.float32)
         return self.advance(state, *self.setup.server.step(change, state.memory))
 
@@ -236,6 +237,7 @@ def _checked(name: str, setup: Setup) -> None:
         raise ConfigError("parameterisation.name", setup.parameterisation.id, f"dense for {name}: it masks weights")
     if setup.server.rule != "mean":
         raise ConfigError("server.optimizer", setup.server, f"one that takes a mean, for {name}")
+    base.plain_mean(setup, name, "each coordinate has clients of its own")
 
 
 def client_masks(setup: Setup, options: Mapping[str, Any]) -> Method:

@@ -2,7 +2,7 @@
 
 Reference: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", AISTATS 2017, Algorithm 1. Error feedback: Seide et al., Interspeech 2014; Karimireddy et al.,
-ICML 2019.
+ICML 2019; with a share β of the residual: what was not sent is owed for about 1 / (1 − β) rounds.
 
 Differs from the paper: the change of the weights travels, not the weights, through any codec, both ways; the server's
 model is the sum of the steps it has broadcast, so that both ends hold the same one. Under a parameterisation the
@@ -16,7 +16,7 @@ a client keeps besides), `personal` (which parameters stay on the client), `merg
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -28,17 +28,18 @@ from torch import nn
 
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
-from thinwire.codecs import Codec, Context, Float32, at, tag
-from thinwire.errors import ConfigError, DecodeError, TrainingError
+from thinwire.codecs import Codec, Context, Float32, at, entries, tag
+from thinwire.errors import ConfigError, DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
-from thinwire.methods.aggregate import RULES
-from thinwire.methods.base import ClientState, Data, Method, Setup, Update
+from thinwire.methods.aggregate import majority
+from thinwire.methods.base import ClientState, Data, Method, Setup, Trained, Update, Work
 from thinwire.methods.server import Memory
 from thinwire.parameterisations import Dense, personal_names
 from thinwire.settings import record
 from thinwire.tensors import FlatModel
 from thinwire.train import Correction, evaluate, fit
+from thinwire.train_together import DenseStack, fit_together
 from thinwire.versions import Held, History, Sections
 
 
@@ -217,16 +218,40 @@ class FedAvg:
         """What a client keeps besides residual and personal part: nothing. `sent`: the change as the server has it."""
         return {}
 
-    def train(self, held: Held[Global], state: ClientState, data: Data) -> tuple[bytes, ClientState, dict[str, float]]:
+    def train(self, held: Held[Global], state: ClientState, data: Data) -> Trained:
         """Train from the weights received, send the change (and, under error feedback, what earlier frames lost)."""
-        round = held.version + 1
         self.load(held.value.weights, state)
-        order = rng.generator(self.setup.seed, round, data.client, "batches")
-        metrics = fit(self.dense, data.x, data.y, self.setup.local, round, order, self.correction(held, state))
-        change = self.flat.read() - held.value.weights
+        order, correction = self._order(held, data), self.correction(held, state)
+        metrics = fit(self.dense, data.x, data.y, self.setup.local, held.version + 1, order, correction)
+        return self._answer(held, state, data, metrics)
+
+    def train_together(self, cohort: Sequence[Work]) -> list[Trained]:
+        """`train` for clients with equally many samples, all steps of all of them together."""
+        starts = []
+        for held, state, _ in cohort:
+            self.load(held.value.weights, state)
+            starts.append(self.flat.parameters.detach().clone())
+        stack, orders = DenseStack(self.flat, starts), [self._order(held, data) for held, _, data in cohort]
+        metrics = fit_together(
+            stack, [data.x for *_, data in cohort], [data.y for *_, data in cohort],
+            self.setup.local, cohort[0][0].version + 1, orders,
+        )  # fmt: skip
+        answers = []
+        for work, weights, scores in zip(cohort, stack.trained, metrics, strict=True):
+            self.flat.parameters.copy_(weights)
+            answers.append(self._answer(*work, scores))
+        return answers
+
+    def _order(self, held: Held[Global], data: Data) -> np.random.Generator:
+        return rng.generator(self.setup.seed, held.version + 1, data.client, "batches")
+
+    def _answer(self, held: Held[Global], state: ClientState, data: Data, metrics: dict[str, float]) -> Trained:
+        """The frame and the state of a client whose trained weights are in the model."""
+        change = self.flat.read()
+        change -= held.value.weights
         if self.setup.error_feedback:
-            change += state["residual"]
-        context = Context(self.flat.layout, held.value.change, self._up_seed(round, data.client))
+            change += np.float32(self.setup.error_feedback) * state["residual"]
+        context = Context(self.flat.layout, held.value.change, self._up_seed(held.version + 1, data.client))
         frame = base.update_frame(self.setup, self.uplink, held.version, change, context, len(data.y))
         kept = {"personal": self.flat.read_personal()} if self.has_personal else {}
         if self.setup.error_feedback or self.tracks:
@@ -246,14 +271,16 @@ class FedAvg:
         seed = self._up_seed(state.history.version + 1, client)
         context = Context(layout, state.change if shared else None, seed)
         payload = frame.sole(Section.VALUES_SHARED if shared else Section.VALUES)
-        change = at(self.uplink, state.history.version).decode(payload, context)
-        return Update(frame.samples, within(finite(change, "update"), self.setup.max_update_norm))
+        change = entries.read(at(self.uplink, state.history.version), payload, context)
+        within(finite(entries.values(change), "update"), self.setup.max_update_norm)
+        return Update(frame.samples, change)
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
-        """x ← x + decode(encode(step + residual)); the step is the server optimiser's, Σ nₖ Δₖ / Σ nₖ unless told."""
-        change = RULES[self.setup.server.rule](updates, self.flat.layout)
+        """x ← x + decode(encode(step + residual)); the server optimiser's step, of Σ nₖ Δₖ / Σ nₖ unless told."""
+        rule = majority if self.setup.server.rule == "majority" else self.setup.aggregate
+        change = rule(updates, self.flat.layout)
         if change is None:
-            raise TrainingError(f"round {state.history.version + 1}: no update is left")
+            raise QuorumError("no update is left")
         return self.advance(state, *self.setup.server.step(change, state.memory))
 
     def advance(self, state: State, change: np.ndarray, memory: Memory) -> State:
@@ -308,6 +335,7 @@ def build(name: str, kind: type[FedAvg], settings: type[Options], setup: Setup, 
     """The method of an algorithm that is FedAvg or builds on it; float32 both ways unless told."""
     uplink = base.codec_for(setup.uplink, Float32(), "float32", "uplink")
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
+    base.check_defences(setup, name)
     algorithm = kind(setup, record(settings, options, "method"), uplink, downlink)
     algorithm.flat  # noqa: B018  a wrong setting shows here, not in the first round
     return base.assemble(name, algorithm, base.parameters(setup))

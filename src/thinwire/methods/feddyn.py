@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from thinwire.errors import ConfigError, TrainingError
-from thinwire.methods.aggregate import mean
+from thinwire.errors import ConfigError, QuorumError
 from thinwire.methods.base import ClientState, Method, Setup, Update
 from thinwire.methods.fedavg import FedAvg, Global, Options, State, build
 from thinwire.methods.server import Mean
@@ -71,9 +70,9 @@ class FedDyn(FedAvg):
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """h ← h − α/N · Σ Δᵢ; x ← x + mean Δᵢ − h/α, clients weighing the same, N of all clients."""
         asked = [0]
-        change = mean(_alike(updates, asked), self.flat.layout)
+        change = self.setup.aggregate(_alike(updates, asked), self.flat.layout)
         if change is None:
-            raise TrainingError(f"round {state.history.version + 1}: no update is left")
+            raise QuorumError("no update is left")
         alpha, share = self.options.alpha, asked[0] / max(self.setup.clients, asked[0])
         memory = state.memory[0] - self._on_memory(alpha * share, change)
         return self.advance(state, change - memory / np.float32(alpha), (memory,))

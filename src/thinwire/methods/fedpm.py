@@ -9,11 +9,11 @@ broadcast is the counts, not float32 probabilities; θ stays in [ε, 1 − ε] b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,19 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
 from thinwire.codecs import Codec, Context, Mask, Votes, tag
-from thinwire.errors import ConfigError, TrainingError
+from thinwire.errors import ConfigError, DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
-from thinwire.methods.base import ClientState, Data, Method, Setup, Update
+from thinwire.methods.base import ClientState, Data, Method, Setup, Trained, Update, Work
 from thinwire.methods.server import Mean
 from thinwire.parameterisations import Masked, frozen_weights, mask_layout
-from thinwire.parameterisations.mask import STRAIGHT_THROUGH
+from thinwire.parameterisations.mask import STRAIGHT_THROUGH, MaskedStack
 from thinwire.parameterisations.rounding import ROUNDINGS, round_mask
 from thinwire.settings import record
 from thinwire.tally import Tally, TallyWire, same
 from thinwire.tensors import FlatModel
 from thinwire.train import evaluate, fit
+from thinwire.train_together import fit_together
 from thinwire.versions import Held, History, Sections
 
 EVALUATIONS = ("mean", "threshold", "sample")
@@ -138,17 +139,41 @@ class FedPM:
         """What a mask is coded against."""
         return Context(self.wire.layout, tally.shared if self.options.share_counts else None)
 
-    def train(self, held: Held[Tally], state: ClientState, data: Data) -> tuple[bytes, ClientState, dict[str, float]]:
+    def train(self, held: Held[Tally], state: ClientState, data: Data) -> Trained:
         """Train the scores from logit(θ), send m ~ Bernoulli(sigmoid(s))."""
-        round, tally = held.version + 1, held.value
-        kept = np.clip(tally.probabilities(self.options.prior), self.options.epsilon, 1 - self.options.epsilon)
-        self.masked.start(np.log(kept / (1 - kept)).astype(np.float32)[tally.ones], self._seed(round, data, "masks"))
+        round = held.version + 1
+        self.masked.start(self._scores(held.value), self._seed(round, data, "masks"))
         order = rng.generator(self.setup.seed, round, data.client, "batches")
         metrics = fit(self.masked, data.x, data.y, self.setup.local, round, order)
-        theta = torch.sigmoid(self.masked.trained).cpu().numpy()
+        return self._answer(held, state, data, self.masked.trained, metrics)
+
+    def train_together(self, cohort: Sequence[Work]) -> list[Trained]:
+        """`train` for clients with equally many samples, all steps of all of them together."""
+        round = cohort[0][0].version + 1
+        seeds = [self._seed(round, data, "masks") for *_, data in cohort]
+        stack = MaskedStack(self.masked, [self._scores(held.value) for held, *_ in cohort], seeds)
+        orders = [rng.generator(self.setup.seed, round, data.client, "batches") for *_, data in cohort]
+        metrics = fit_together(
+            stack, [data.x for *_, data in cohort], [data.y for *_, data in cohort], self.setup.local, round, orders
+        )
+        return [
+            self._answer(*work, row, scores) for work, row, scores in zip(cohort, stack.trained, metrics, strict=True)
+        ]
+
+    def _scores(self, tally: Tally) -> np.ndarray:
+        """logit(θ), θ kept from 0 and 1.  # (d,) float32."""
+        kept = np.clip(tally.probabilities(self.options.prior), self.options.epsilon, 1 - self.options.epsilon)
+        return np.log(kept / (1 - kept)).astype(np.float32)[tally.ones]
+
+    def _answer(
+        self, held: Held[Tally], state: ClientState, data: Data, scores: torch.Tensor, metrics: dict[str, float]
+    ) -> Trained:
+        """A mask drawn from the trained scores (d,), as a frame."""
+        round, tally = held.version + 1, held.value
+        theta = torch.sigmoid(scores).cpu().numpy()
         draws = rng.generator(self.setup.seed, round, data.client, "uplink").random(theta.size, dtype=np.float32)
         context = self.context(tally)
-        mask = (draws < theta).astype(np.uint8)
+        mask = (draws < theta).view(np.uint8)
         frame = base.update_frame(self.setup, self.uplink, held.version, mask, context, len(data.y))
         return frame, state, metrics
 
@@ -161,7 +186,9 @@ class FedPM:
         frame = base.read_update(self.setup, self.uplink, state.history.version, context.layout.digest, message)
         section = Section.VALUES if context.shared is None else Section.VALUES_SHARED
         mask = self.uplink.decode(frame.sole(section), context)
-        return Update(frame.samples, mask, marginal_bits=binary_entropy(float(mask.mean())) * mask.size)
+        if (share := against(mask, state.tally)) > (most := self.setup.max_votes_against):
+            raise DecodeError(f"mask: {share:.3f} of its votes are against, server.max_votes_against is {most:g}")
+        return Update(frame.samples, mask, marginal_bits=binary_entropy(np.count_nonzero(mask) / mask.size) * mask.size)
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """Beta aggregation: ones += Σ m, total += K, after a reset when one is due."""
@@ -173,7 +200,7 @@ class FedPM:
             ones += update.value
             total += 1
         if total == before:
-            raise TrainingError(f"round {state.history.version + 1}: no update is left")
+            raise QuorumError("no update is left")
         tally = replace(state.tally, total=total, ones=ones)
         step = self.wire.step(state.tally, tally)
         return State(state.history.push(step, most_bytes=4 * ones.size), tally)
@@ -213,12 +240,25 @@ def binary_entropy(density: float) -> float:
     return -sum(p * np.log2(p) for p in (density, 1 - density) if p > 0)
 
 
+def against(mask: np.ndarray, tally: Tally) -> float:
+    """Share of a mask's votes that go against a tally: Σ |lᵢ| [mᵢ ≠ (lᵢ > 0)] / Σ |lᵢ|, where lᵢ = 2 onesᵢ − total.
+
+    0 where nothing leans, before the first masks. The shares of a mask and of its inverse add up to 1.
+    """
+    lean = 2 * tally.ones.astype(np.int64) - tally.total
+    total = int(np.abs(lean).sum())
+    return int(np.abs(lean[mask != (lean > 0)]).sum()) / total if total else 0.0
+
+
 def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
     """FedPM over a set-up; uplink `mask` and downlink `votes` unless told."""
     uplink = base.codec_for(setup.uplink, Mask(), "uint8", "uplink")
     downlink = base.codec_for(setup.downlink, Votes(), "uint32", "downlink")
     if setup.server != Mean():
         raise ConfigError("server.optimizer", setup.server, "mean for fedpm: masks are counted")
+    base.plain_mean(setup, "fedpm", "masks are counted; max_votes_against refuses hostile ones")
+    if setup.max_update_norm != inf:
+        raise ConfigError("server.max_update_norm", setup.max_update_norm, "not for fedpm: a mask has no size")
     if setup.parameterisation:
         raise ConfigError("parameterisation.name", setup.parameterisation.id, "dense for fedpm: it masks dense weights")
     if setup.error_feedback:

@@ -20,6 +20,7 @@ from thinwire import rng
 from thinwire.codecs import Context, Float32, varint
 from thinwire.errors import ConfigError
 from thinwire.frame import Frame, Section
+from thinwire.methods import base
 from thinwire.methods.base import ClientState, Method, Setup, Update
 from thinwire.methods.fedavg import FedAvg, Global, Options, State, build, finite
 from thinwire.methods.server import Mean
@@ -125,4 +126,5 @@ def scaffold(setup: Setup, options: Mapping[str, Any]) -> Method:
         raise ConfigError("server.optimizer", setup.server, "mean for scaffold: the control variates are of its step")
     if setup.local.optimizer != "sgd" or setup.local.momentum or not setup.local.lr:
         raise ConfigError("local.optimizer", setup.local.optimizer, "sgd without momentum, lr above 0, for scaffold")
+    base.plain_mean(setup, "scaffold", "its control variates are a mean")
     return build("scaffold", Scaffold, Options, setup, options)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from thinwire.errors import ConfigError
+from thinwire.methods import aggregate
 from thinwire.settings import record
 
 Memory = tuple[np.ndarray, ...]  # float32 arrays (n,) that the server keeps between rounds
@@ -117,6 +118,7 @@ class FedAdagrad(FedAdam):
         return square + new
 
 
+DEFENCES = ("aggregate", *aggregate.FIELDS, "max_update_norm", "max_votes_against")  # of `[server]`, no optimiser's
 ServerOptimizer = Mean | FedAvgM | FedAdam
 SERVERS: dict[str, type[ServerOptimizer]] = {
     "mean": Mean, "majority": Majority, "fedavgm": FedAvgM,
@@ -126,11 +128,19 @@ SERVERS: dict[str, type[ServerOptimizer]] = {
 
 def from_config(settings: Mapping[str, Any]) -> ServerOptimizer:
     """The server optimiser that `[server]` describes: `optimizer`, a key of SERVERS, and its fields."""
-    fields = {name: value for name, value in settings.items() if name != "max_update_norm"}
+    fields = {name: value for name, value in settings.items() if name not in DEFENCES}
     name = fields.pop("optimizer", "mean")
     if not isinstance(name, str) or name not in SERVERS:
         raise ConfigError("server.optimizer", name, f"one of {', '.join(SERVERS)}")
     return record(SERVERS[name], fields, "server")
+
+
+def vote_bound(settings: Mapping[str, Any]) -> float:
+    """`[server] max_votes_against`: the largest share of a mask's votes against the counts; 1 unless told."""
+    bound = settings.get("max_votes_against", 1.0)
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound <= 1:
+        raise ConfigError("server.max_votes_against", bound, "above 0, at most 1")
+    return float(bound)
 
 
 def norm_bound(settings: Mapping[str, Any]) -> float:

@@ -24,7 +24,7 @@ import numpy as np
 from thinwire import frame as frames
 from thinwire import rng
 from thinwire.codecs import Codec, Context, Float32, LogScale, tag
-from thinwire.errors import ConfigError, DecodeError, TrainingError
+from thinwire.errors import ConfigError, DecodeError, QuorumError, TrainingError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base, selection
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
@@ -102,15 +102,11 @@ class Ssfl(CommonMask):
         return self.under(replace(state, history=history), mask)
 
     def choose(self, updates: Iterable[Update], round: int) -> np.ndarray:
-        """The mask (n,) of Σ nₖ sₖ / Σ nₖ, or of the plain mean; TrainingError without saliencies."""
-        total, weight = np.zeros(self.weights.size), 0
-        for update in updates:
-            samples = update.samples if self.options.weighted else 1
-            total += np.multiply(update.value, samples, dtype=np.float64)
-            weight += samples
-        if not weight:
-            raise TrainingError(f"round {round}: no saliency is left")
-        scores = (total / weight).astype(np.float32)
+        """The mask (n,) of Σ nₖ sₖ / Σ nₖ, or of the plain mean; QuorumError without saliencies."""
+        weighted = updates if self.options.weighted else (replace(update, samples=1) for update in updates)
+        scores = self.setup.aggregate(weighted, self.weights)
+        if scores is None:
+            raise QuorumError("no saliency is left")
         chosen = selection.select(scores, self.weights, self.options.density, self.options.floor)
         if (lost := selection.vanished(chosen, self.weights)) and self.options.strict:
             raise TrainingError(f"round {round}: {selection.collapse(lost, self.options.density)}")
@@ -134,6 +130,7 @@ def ssfl(setup: Setup, options: Mapping[str, Any]) -> Method:
         raise ConfigError("parameterisation.name", setup.parameterisation.id, "dense for ssfl: it masks weights")
     uplink = base.codec_for(setup.uplink, Float32(), "float32", "uplink")
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
+    base.check_defences(setup, "ssfl")
     algorithm = Ssfl(setup, record(SsflOptions, options, "method"), uplink, downlink)
     if not algorithm.weights.size:
         raise ConfigError("model", "no weights", "a model with a tensor of two axes or more, for ssfl")
