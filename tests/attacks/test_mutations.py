@@ -1,27 +1,27 @@
 """Thousands of mutated frames and payloads: refused in one known way, or a result of the right size. Nothing else.
 
 Half of the mutated frames get a checksum that fits, so that what stands behind it is reached. Every decode is watched:
-under a second, and no memory beyond a bound that does not depend on what the bytes say.
+under a second, and no memory beyond a bound that does not depend on what the bytes say. `python -m benchmarks.fuzz`
+plays millions of them, on more methods.
 """
 
 import struct
 import tracemalloc
 from time import perf_counter
-from zlib import crc32
 
 import numpy as np
 import pytest
+from benchmarks.fuzz.mutators import mended, mutations
+from benchmarks.fuzz.targets import LAYOUT, arrays, contexts, real_frames
 from torch import nn
 
 from thinwire import frame as frames
 from thinwire.codecs import CODECS, Context, Float16, tag, varint
 from thinwire.errors import DecodeError, NeedKeyframe
 from thinwire.frame import Frame, Kind, Section
-from thinwire.layout import Layout
 from thinwire.methods import METHODS, Data, Setup
 from thinwire.train import Local
 
-LAYOUT = Layout.of({"conv": (6, 3, 3), "scale": (), "none": (0,), "bias": (9,), "fc": (24, 12)})
 PEAK_BYTES = 64 * 2**20
 SECONDS = 1.0
 
@@ -41,89 +41,7 @@ def watched(decode, layout_bytes, *refusals):
         assert peak <= PEAK_BYTES + 16 * layout_bytes
 
 
-# How bytes go wrong: (bytes, other bytes, random source) -> bytes.
-
-
-def flip_bits(data, other, draw):
-    out = bytearray(data)
-    for _ in range(draw.integers(1, 5)):
-        out[draw.integers(len(out))] ^= 1 << draw.integers(8)
-    return bytes(out)
-
-
-def change_bytes(data, other, draw):
-    out = bytearray(data)
-    for _ in range(draw.integers(1, 9)):
-        out[draw.integers(len(out))] = draw.choice([0, 1, 0x7F, 0x80, 0xFF, draw.integers(256)])
-    return bytes(out)
-
-
-def truncate(data, other, draw):
-    return data[: draw.integers(len(data))]
-
-
-def insert(data, other, draw):
-    at = draw.integers(len(data) + 1)
-    return data[:at] + draw.bytes(draw.integers(1, 20)) + data[at:]
-
-
-def cut_out(data, other, draw):
-    at, length = draw.integers(len(data)), draw.integers(1, 9)
-    return data[:at] + data[at + length :]
-
-
-def splice(data, other, draw):
-    return data[: draw.integers(len(data) + 1)] + other[draw.integers(len(other) + 1) :]
-
-
-def huge_number(data, other, draw):
-    """A varint or a length field near the front says something enormous."""
-    at = draw.integers(min(len(data), 48))
-    huge = [b"\xff" * 4, b"\xff\xff\xff\x7f", varint.write([2**56 - 1]), varint.write([2**24 - 1]), b"\0\0\0\x80"]
-    said = huge[draw.integers(len(huge))]
-    return data[:at] + said + data[at + draw.choice([1, len(said)]) :]
-
-
-def noise(data, other, draw):
-    return draw.bytes(draw.integers(0, 60))
-
-
-MUTATIONS = [flip_bits, change_bytes, truncate, insert, cut_out, splice, huge_number, noise]
-
-
-def mutations(samples, count, seed):
-    """`count` mutated byte strings of non-empty samples, every mutation in turn."""
-    draw = np.random.default_rng(seed)
-    samples = [sample for sample in samples if sample]
-    for index in range(count):
-        data, other = (samples[draw.integers(len(samples))] for _ in range(2))
-        yield MUTATIONS[index % len(MUTATIONS)](data, other, draw)
-
-
-def mended(data):
-    """The same bytes with a checksum that fits."""
-    return data[:-4] + struct.pack("<I", crc32(data[:-4]))
-
-
 # Codecs.
-
-
-def arrays(codec, n):
-    draw = np.random.default_rng(4)
-    if codec.dtype == "uint8":
-        return [(draw.random(n) < p).astype(np.uint8) for p in (0.02, 0.5)]
-    if codec.dtype == "uint32":  # label coders take numbers up to their `most`
-        bounds = (k for k in (3, 200, 5000) if k <= getattr(codec, "most", k))
-        return [draw.integers(0, k + 1, n).astype(np.uint32) for k in bounds]
-    return [(s * draw.standard_normal(n)).astype(np.float32) for s in (0.01, 100)]
-
-
-def contexts(dtype, n):
-    draw = np.random.default_rng(5)
-    if dtype == "float32":
-        return [Context(LAYOUT), Context(LAYOUT, draw.standard_normal(n).astype(np.float32), 7)]
-    counts = [draw.integers(0, k, n).astype(np.uint32) for k in (8, 10**6)]
-    return [Context(LAYOUT), *(Context(LAYOUT, shared) for shared in counts)]
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -162,14 +80,6 @@ def test_counts_as_large_as_may_be_shared_fold_before_they_are_tabled(name):
 
 
 # Frames.
-
-
-def real_frames():
-    sections = ((Section.VALUES, b"values of a codec"), (Section.TOTAL, b"\5"))
-    yield frames.write(Frame(Kind.UPDATE, 1, 2, 3, b"layout-8", sections, samples=40))
-    yield frames.write(Frame(Kind.STEP, 1, 9, 3, b"layout-8", ((Section.STEP, b"abc"),) * 5, base=4))
-    yield frames.write(Frame(Kind.KEYFRAME, 1, 9, 3, b"layout-8", ((Section.SEED, bytes(16)), *sections)))
-    yield frames.write(Frame(Kind.REQUEST, 1, 9, 0, bytes(8)))
 
 
 @pytest.mark.parametrize("mend", [False, True])

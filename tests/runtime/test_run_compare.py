@@ -482,7 +482,8 @@ def test_an_unfinished_run_with_a_ledger_of_another_version_fails_alone(tmp_path
         suites.compare(SUITE, tmp_path / "out", workers=1, on_round=stop)
     ledger = tmp_path / "out" / "plain" / "rounds.jsonl"
     line = ledger.read_bytes()
-    ledger.write_bytes(line.replace(b'"loss"', b'"lost"'))
+    for file in (ledger, ledger.parent / "checkpoint" / ledger.name):
+        file.write_bytes(line.replace(b'"loss"', b'"lost"'))
     rows = suites.compare(SUITE, tmp_path / "out", workers=1)
-    assert rows[0]["status"].startswith(f"failed: {ledger}: a line is not one of a ledger")
+    assert rows[0]["status"].startswith(f"failed: {ledger}: not what the checkpoint was made with")
     assert rows[1]["status"] == "done"

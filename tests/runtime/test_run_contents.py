@@ -159,5 +159,5 @@ def test_a_ledger_of_before_the_sorts_goes_on(tmp_path):
     new = ("up_by_sort", "down_by_sort", "up_parts")
     old = [{key: row[key] for key in row if key not in new} for row in lines(tmp_path / "run")]
     path.write_text("".join(json.dumps({**row, "seconds": {}}) + "\n" for row in old))
-    for entry in Ledger.reopen(path, path.stat().st_size).rounds:
+    for entry in Ledger.reopen(path, tmp_path / "copy.jsonl", {"bytes": path.stat().st_size}).rounds:
         assert (entry.up_by_sort, entry.down_by_sort, entry.up_parts) == (None, None, None)

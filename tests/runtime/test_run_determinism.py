@@ -13,6 +13,7 @@ from toyworld import Spy, World, lines, model_bytes, run
 from thinwire import frame as frames
 from thinwire.errors import DataError, ThinwireError
 from thinwire.frame import Section
+from thinwire.runtime import checkpoint
 from thinwire.runtime import run as runs
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.run import resume, start
@@ -159,7 +160,7 @@ def test_a_checkpoint_now_and_then_replays_the_rounds_since(tmp_path, stopped):
     run(tmp_path / "whole", **settings)
     with pytest.raises(Stop):
         run(tmp_path / "parts", on_round=stop_after(stopped), **settings)
-    assert (tmp_path / "parts" / "checkpoint").exists() == (stopped >= 3)
+    assert checkpoint.saved(tmp_path / "parts" / "checkpoint") == (stopped >= 3)
     played = []
     resume(tmp_path / "parts", workers=1, on_round=lambda entry, of: played.append(entry.round))
     assert played == ([1, 2, 3, 4, 5] if stopped < 3 else [4, 5])
@@ -177,27 +178,41 @@ def test_what_was_written_after_the_commit_is_cut_off(tmp_path, extra):
     same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_ledger_cut_inside_what_was_committed_is_refused_and_left_alone(tmp_path):
+@pytest.mark.parametrize("left", [0, 10, -300, -1])
+def test_a_ledger_cut_inside_what_was_committed_loses_nothing(tmp_path, left):
+    run(tmp_path / "whole")
     with pytest.raises(Stop):
-        run(tmp_path / "run", on_round=stop_after(2))
-    ledger = tmp_path / "run" / "rounds.jsonl"
-    cut = ledger.read_bytes()[:-10]
-    ledger.write_bytes(cut)
-    for _ in range(2):  # the second time too
-        with pytest.raises(DataError, match=rf"{len(cut)} bytes, the checkpoint was made at {len(cut) + 10}"):
-            resume(tmp_path / "run")
-        assert ledger.read_bytes() == cut
+        run(tmp_path / "parts", on_round=stop_after(2))
+    ledger = tmp_path / "parts" / "rounds.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:left])
+    played = []
+    resume(tmp_path / "parts", workers=1, on_round=lambda entry, of: played.append(entry.round))
+    assert played == [3]
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_ledger_cut_together_with_its_copy_costs_a_round(tmp_path):
+    run(tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", on_round=stop_after(2))
+    for ledger in (tmp_path / "parts" / "rounds.jsonl", tmp_path / "parts" / "checkpoint" / "rounds.jsonl"):
+        ledger.write_bytes(ledger.read_bytes()[:-10])
+    played = []
+    resume(tmp_path / "parts", workers=1, on_round=lambda entry, of: played.append(entry.round))
+    assert played == [2, 3]
+    same(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("line", [b"not JSON", b'{"round": 1}', b"[]", b"7"])
-def test_a_broken_line_inside_what_was_committed_is_refused(tmp_path, line):
+def test_a_broken_line_inside_what_was_committed_is_restored(tmp_path, line):
+    run(tmp_path / "whole")
     with pytest.raises(Stop):
-        run(tmp_path / "run", on_round=stop_after(2))
-    ledger = tmp_path / "run" / "rounds.jsonl"
+        run(tmp_path / "parts", on_round=stop_after(2))
+    ledger = tmp_path / "parts" / "rounds.jsonl"
     first, second = ledger.read_bytes().splitlines(keepends=True)
     ledger.write_bytes(line.ljust(len(first) - 1) + b"\n" + second)
-    with pytest.raises(DataError, match="a line is not one of a ledger"):
-        resume(tmp_path / "run")
+    resume(tmp_path / "parts", workers=1)
+    same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_run_killed_before_its_configuration_had_its_name_starts_anew(tmp_path):

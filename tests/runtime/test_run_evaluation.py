@@ -163,7 +163,8 @@ def test_lines_of_ledgers_of_before_are_read(tmp_path):
     line = json.loads(path.read_text())
     del line["personal_accuracy"], line["personal_worst_decile"]
     path.write_text(json.dumps(line) + "\n")
-    assert Ledger.reopen(path, path.stat().st_size).rounds[0].personal_accuracy is None
+    ledger = Ledger.reopen(path, tmp_path / "copy.jsonl", {"bytes": path.stat().st_size})
+    assert ledger.rounds[0].personal_accuracy is None
 
 
 # bytes ---------------------------------------------------------------------------------------------------------------

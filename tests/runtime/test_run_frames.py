@@ -108,7 +108,7 @@ def test_what_crossed_by_name(tmp_path):
     recorder.begin(b"", [world.method.broadcast(server, 0), world.method.broadcast(server, None)])
     assert [answer.client for answer in recorder.answers([])] == [0, 1, 2]
     assert recorder.pool.broadcasts
-    recorder.played(1, server, committed=True)
+    recorder.played(1, server, keep=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "round-2-client-0-request.tw", "round-2-client-1-up.tw", "round-2-down-from-0.tw",
         "round-2-down-from-keyframe.tw", "server-1.safetensors",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from test_run_determinism import Stop, stop_after, summary
-from toyworld import Spy, World, experiment, lines, model_bytes, run
+from toyworld import Spy, World, edit_manifests, experiment, lines, model_bytes, run
 
 from thinwire import rng
 from thinwire.errors import ConfigError
@@ -102,11 +102,6 @@ def test_a_link_is_given_whole(missing):
     link = {name: value for name, value in RATES.items() if name != missing}
     with pytest.raises(ConfigError, match=rf"link\.{missing} = None: must be given where there is a section \[link\]"):
         experiment(link=link)
-
-
-def test_faults_are_still_unknown():
-    with pytest.raises(ConfigError, match=r"faults = .*: unknown field"):
-        experiment(faults={"drop": 0.1})
 
 
 def test_an_experiment_without_a_link_is_written_as_it_was():
@@ -217,12 +212,13 @@ def test_a_run_that_goes_on_is_timed_as_the_unbroken_one(tmp_path):
 def test_a_ledger_of_before_is_read_and_has_no_sum(tmp_path):
     with pytest.raises(Stop):
         run(tmp_path / "run", on_round=stop_after(1))
-    path, manifest = tmp_path / "run" / "rounds.jsonl", tmp_path / "run" / "checkpoint" / "manifest.json"
+    path, copy = tmp_path / "run" / "rounds.jsonl", tmp_path / "run" / "checkpoint" / "rounds.jsonl"
     line = json.loads(path.read_text())
     assert line.pop("link_seconds") is None
     path.write_text(json.dumps(line) + "\n")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "ledger_position": path.stat().st_size}))
-    assert Ledger.reopen(path, path.stat().st_size).rounds[0].link_seconds is None
+    size = path.stat().st_size
+    edit_manifests(copy.parent, lambda manifest: manifest.update(ledger={"bytes": size}))
+    assert Ledger.reopen(path, copy, {"bytes": size}).rounds[0].link_seconds is None
     with open(tmp_path / "run" / "config.toml", "a") as config:
         config.write("\n[link]\nup_mbps = 2\ndown_mbps = 5\nlatency_ms = 30\n")
     assert read_file(tmp_path / "run" / "config.toml")["link"] == RATES

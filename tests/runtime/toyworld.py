@@ -1,6 +1,7 @@
 """Tiny data sets, models and runs that the tests of methods, runtime and command line share (`toyworld:blobs`)."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from thinwire.methods import METHODS, Setup
+from thinwire.runtime import faults
 from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import merge, parse
 from thinwire.runtime.pool import Inline
@@ -114,6 +116,16 @@ def lines(out):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+def edit_manifests(folder, change):
+    """Change what every manifest of a checkpoint says, as if it had been written so."""
+    for path in folder.glob("manifest-*.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["digest"]
+        change(manifest)
+        digest = sha256(json.dumps(manifest).encode()).hexdigest()[:16]
+        path.write_text(json.dumps(manifest | {"digest": digest}))
+
+
 def model_bytes(out):
     """The model file that a run left."""
     (path,) = Path(out).glob("model.*")
@@ -132,10 +144,14 @@ class World:
     def __init__(self, name="fedpm", spy=None, **settings):
         self.assembly = assemble(experiment(name, **settings))
         self.method, self.clients = self.assembly.method, self.assembly.clients
-        self.side = Clients(self.method, self.assembly.client_data, self.assembly.run_id)
-        pool = Inline(self.side)
+        cohort = self.assembly.experiment.cohort
+        self.side = Clients(faults.played(self.assembly), self.assembly.client_data, self.assembly.run_id)
+        pool = faults.faulty(Inline(self.side), self.assembly)
         self.pool = spy(pool) if spy else pool
-        self.simulation = Simulation(self.method, self.pool, self.clients, self.assembly.experiment.seed)
+        self.simulation = Simulation(
+            self.method, self.pool, self.clients, self.assembly.experiment.seed,
+            min_replies=cohort.min_replies, without_quorum=cohort.without_quorum, tries=cohort.tries,
+        )  # fmt: skip
         self.progress = Progress(self.method.init())
         self.total_bytes = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version as package_version
@@ -20,25 +20,30 @@ from thinwire import models, parameterisations
 from thinwire.codecs import Codec, from_config, to_config
 from thinwire.data import Dataset, split_local
 from thinwire.data.partition import held_back
+from thinwire.data.parts import Parts
 from thinwire.errors import ConfigError
-from thinwire.methods import METHODS, Data, Method, Setup, server
+from thinwire.methods import METHODS, Data, Method, Setup, aggregate, base, server
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.link import Link
 from thinwire.train import Local, evaluate
+from thinwire.train_together import obstacle
 
 SHAPES_NO_FRAME: Any = {
-    **dict.fromkeys(("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation", "link"), True),
-    "cohort": {"min_replies", "oversample", "round_timeout", "join_timeout"},
+    **dict.fromkeys(
+        ("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation", "link", "faults"), True
+    ),
+    "cohort": {"min_replies", "oversample", "round_timeout", "join_timeout", "without_quorum", "tries"},
+    "local": {"together"},
 }
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """An experiment with its data dealt and its method built."""
+    """An experiment with its data dealt and its method built. A client's samples are taken when it is asked."""
 
     experiment: Experiment
     dataset: Dataset
-    parts: list[Any]
+    parts: Parts
     device: str
 
     @cached_property
@@ -52,12 +57,10 @@ class Assembly:
         """What server and clients are built from."""
         experiment = self.experiment
         uplink, downlink = dict(experiment.uplink), dict(experiment.downlink)
-        feedback = uplink.pop("error_feedback", False)
-        if not isinstance(feedback, bool):
-            raise ConfigError("uplink.error_feedback", feedback, "true or false")
+        feedback = _share(uplink.pop("error_feedback", False), "uplink.error_feedback")
         return Setup(
             build=self.build,
-            local=Local(**experiment.local.model_dump()),
+            local=Local(**experiment.local.model_dump(exclude={"together"})),
             seed=experiment.seed,
             run=self.run_id,
             fraction=experiment.cohort.share(len(self.clients)),
@@ -66,7 +69,9 @@ class Assembly:
             downlink=_codec(downlink, "downlink"),
             error_feedback=feedback,
             server=server.from_config(experiment.server),
+            aggregate=aggregate.from_config(experiment.server),
             max_update_norm=server.norm_bound(experiment.server),
+            max_votes_against=server.vote_bound(experiment.server),
             parameterisation=parameterisations.from_config(experiment.parameterisation),
             clients=len(self.clients),
         )
@@ -76,7 +81,29 @@ class Assembly:
         """The experiment with its codecs spelt out and what it was made with: config.toml."""
         uplink = to_config(self.method.uplink) | {"error_feedback": self.setup.error_feedback}
         update = {"uplink": uplink, "downlink": to_config(self.method.downlink), "versions": versions()}
-        return self.experiment.model_copy(update=update)
+        local = self.experiment.local.model_copy(update={"together": self.together})
+        return self.experiment.model_copy(update=update | {"local": local})
+
+    @cached_property
+    def together(self) -> bool:
+        """Do the clients of a cohort train together? ConfigError when they are asked to and cannot."""
+        asked = self.experiment.local.together
+        if not asked or (asked == "auto" and self.device == "cpu"):
+            return False
+        reason = self._obstacle()
+        if reason and asked is True:
+            method = self.experiment.method["name"]
+            raise ConfigError("local.together", asked, f"false or auto for this {method} and model ({reason})")
+        return not reason
+
+    def _obstacle(self) -> str:
+        """Why clients cannot train together; empty if they can."""
+        if self.method.train_together is None:
+            return "the method trains client by client"
+        if self.experiment.faults.any:
+            return "[faults] befall one client at a time"
+        train = self.dataset.train.take(np.arange(2))
+        return obstacle(base.network(self.setup), train.x, train.y)
 
     @cached_property
     def run_id(self) -> int:
@@ -102,9 +129,9 @@ class Assembly:
         return known | {"shape": list(self.dataset.shape), "classes": self.dataset.classes}
 
     @cached_property
-    def clients(self) -> list[int]:
+    def clients(self) -> Sequence[int]:
         """Clients that hold samples; the others are never asked."""
-        return [client for client, part in enumerate(self.parts) if len(part)]
+        return self.parts.holders
 
     @property
     def cohort_size(self) -> int:
@@ -130,17 +157,27 @@ class Assembly:
         train, test = (self.dataset.train.take(rows) for rows in self.split(client))
         return Data(client, train.x, train.y, test.x, test.y)
 
+    def held_back(self, client: int) -> int:
+        """How many samples a client holds back."""
+        return held_back(self.parts.size(client), self.experiment.data.test_fraction)
+
     @cached_property
     def test_samples(self) -> dict[int, int]:
         """How many samples each client holds back; clients that hold back none are left out."""
-        fraction = self.experiment.data.test_fraction
-        counts = {client: held_back(len(self.parts[client]), fraction) for client in self.clients}
+        counts = {client: self.held_back(client) for client in self.clients}
         return {client: count for client, count in counts.items() if count}
 
     @property
     def train_samples(self) -> dict[int, int]:
         """How many samples the clients that hold some back train on."""
-        return {client: len(self.parts[client]) - count for client, count in self.test_samples.items()}
+        return {client: self.parts.size(client) - count for client, count in self.test_samples.items()}
+
+
+def _share(value: Any, where: str) -> bool | float:
+    """A switch or a share: true is 1, false is 0."""
+    if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
+        raise ConfigError(where, value, "true, false, or the share of what was lost that is kept, 0 to 1")
+    return bool(value) if value in (0, 1) else float(value)
 
 
 def _codec(config: Mapping[str, Any], where: str) -> Codec | None:
@@ -157,10 +194,11 @@ def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly
     dataset = datasets.load(settings.source) if dataset is None else dataset
     parts = datasets.partition(dataset, settings.partition, settings.clients, experiment.seed, settings.allow_empty)
     assembly = Assembly(experiment, dataset, parts, _device(experiment.device))
-    if settings.test_fraction and not assembly.test_samples:
+    if settings.test_fraction and not any(assembly.held_back(client) for client in assembly.clients):
         allowed = "so large that some client holds a sample back, or 0"
         raise ConfigError("data.test_fraction", settings.test_fraction, allowed)
-    assembly.method  # noqa: B018  built here so that a wrong setting ends the run before it leaves a directory
+    # built here so that a wrong setting ends the run before it leaves a directory
+    assembly.method, assembly.together  # noqa: B018
     return assembly
 
 

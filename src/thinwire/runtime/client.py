@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from thinwire import frame as frames
 from thinwire.errors import DecodeError, NeedKeyframe, TrainingError
 from thinwire.frame import Frame, Kind
 from thinwire.methods import Data, Method
-from thinwire.methods.base import ClientState
+from thinwire.methods.base import ClientState, Trained
 from thinwire.runtime.state import arrays_from_bytes, arrays_to_bytes
 from thinwire.versions import Held
 
@@ -22,7 +22,7 @@ NEVER = 2**32 - 1
 TRAIN, EVALUATE = "train", "evaluate"  # what a message asks its client to do
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What one client keeps between rounds: `pending` holds only if the server accepted version `pending_version`."""
 
@@ -58,9 +58,20 @@ def open_envelope(message: bytes) -> tuple[int, bytes]:
 
 def settle(record: Record, accepted: int) -> Record:
     """The record with its pending state made good if the server accepted it, dropped if not."""
-    if record.pending_version != NEVER and accepted == record.pending_version:
-        record = replace(record, state=record.pending)
-    return replace(record, pending=b"", pending_version=NEVER)
+    made_good = record.pending_version != NEVER and accepted == record.pending_version
+    return Record(record.have, record.pending if made_good else record.state)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A client with a message opened: the global model, its settled record, its state, its samples, the seconds."""
+
+    client: int
+    held: Held
+    record: Record
+    state: ClientState
+    data: Data
+    seconds: float
 
 
 class Clients:
@@ -85,19 +96,20 @@ class Clients:
         self.received = {}
 
     def receive(self, broadcast: bytes, have: int | None) -> Held:
-        """What a client that had a version holds after a broadcast; each different broadcast is decoded once."""
+        """What a client that had a version holds after a broadcast; each different broadcast is decoded once.
+
+        Clients are handed the same bytes object, which is hashed once.
+        """
         key = (broadcast, have)
         if key not in self.received:
             self.received[key] = self.method.receive(broadcast, self.replica, have)
         return self.received[key]
 
-    def answer(self, client: int, record: Record, message: bytes, purpose: str = TRAIN) -> Answer:
+    def answer(self, client: int, record: Record, accepted: int, broadcast: bytes, purpose: str = TRAIN) -> Answer:
         """One client's round or evaluation. Whatever goes wrong on the client becomes an answer that says so."""
         try:
-            held, record, state, decode_seconds = self._open(client, record, message)
-            if purpose == EVALUATE:
-                return self._evaluate(client, held, state)
-            return self._train(client, held, record, state, decode_seconds)
+            opened = self.open(client, record, accepted, broadcast, purpose)
+            return self._evaluate(opened) if purpose == EVALUATE else self._train(opened)
         except NeedKeyframe as need:
             request = frames.write(Frame(Kind.REQUEST, self.run, need.held or 0, 0, bytes(8)))
             return Answer(client, "keyframe", request, record)
@@ -106,25 +118,42 @@ class Clients:
         except Exception as error:  # a client may fail in any way; the run goes on without it
             return Answer(client, "failed", reason=f"{type(error).__name__}: {error}")
 
-    def _open(self, client: int, record: Record, message: bytes) -> tuple[Held, Record, ClientState, float]:
-        """What the client holds after a message: the global model, its settled record, its state; and the seconds."""
+    def open(self, client: int, record: Record, accepted: int, broadcast: bytes, purpose: str = TRAIN) -> Opened:
+        """What a client has after a message."""
         start = perf_counter()
-        accepted, broadcast = open_envelope(message)
         held = self.receive(broadcast, record.have)
         record = settle(record, accepted)
         state = arrays_from_bytes(record.state) or self.method.client_init(client)
-        return held, record, state, perf_counter() - start
+        seconds = perf_counter() - start
+        return Opened(
+            client, held, record, state, (self.test_data if purpose == EVALUATE else self.data)(client), seconds
+        )
 
-    def _train(self, client: int, held: Held, record: Record, state: ClientState, decode_seconds: float) -> Answer:
+    def _train(self, opened: Opened) -> Answer:
         start = perf_counter()
-        frame, pending, metrics = self.method.train(held, state, self.data(client))
-        record = replace(record, have=held.version, pending=arrays_to_bytes(pending), pending_version=held.version)
-        seconds = {"client_decode": decode_seconds, "client_train": perf_counter() - start}
-        return Answer(client, "done", frame, record, metrics={**metrics, **seconds})
+        trained = self.method.train(opened.held, opened.state, opened.data)
+        return _trained(opened, trained, perf_counter() - start)
 
-    def _evaluate(self, client: int, held: Held, state: ClientState) -> Answer:
+    def train_together(self, group: Sequence[Opened]) -> list[Answer]:
+        """Answers of clients with equally many samples; each is told an equal part of the seconds."""
+        assert self.method.train_together is not None
+        start = perf_counter()
+        found = self.method.train_together([(opened.held, opened.state, opened.data) for opened in group])
+        seconds = (perf_counter() - start) / len(group)
+        return [_trained(opened, trained, seconds) for opened, trained in zip(group, found, strict=True)]
+
+    def _evaluate(self, opened: Opened) -> Answer:
         """Scores on the samples held back. Nothing is kept of it: the record stays what it was."""
-        data = self.test_data(client)
-        scores = self.method.evaluate(held, state, data)
+        data, version = opened.data, opened.held.version
+        scores = self.method.evaluate(opened.held, opened.state, data)
         count = 0 if data.test_y is None else len(data.test_y)
-        return Answer(client, "done", RESULT.pack(held.version, count, scores["accuracy"], scores["loss"]))
+        return Answer(opened.client, "done", RESULT.pack(version, count, scores["accuracy"], scores["loss"]))
+
+
+def _trained(opened: Opened, trained: Trained, seconds: float) -> Answer:
+    """The answer of a client that has trained: its new state is pending."""
+    frame, pending, metrics = trained
+    version = opened.held.version
+    record = Record(version, opened.record.state, arrays_to_bytes(pending), version)
+    times = {"client_decode": opened.seconds, "client_train": seconds}
+    return Answer(opened.client, "done", frame, record, metrics={**metrics, **times})

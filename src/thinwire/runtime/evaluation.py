@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.errors import DataError, DecodeError
-from thinwire.modelfile import save_bytes
+from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.link import Crossings
@@ -125,6 +125,7 @@ def write_scores(path: Path, scores: Iterable[Score], train_samples: Mapping[int
     for score in scores:
         writer.writerow((score.client, train_samples[score.client], score.samples, score.accuracy, score.loss))
     save_bytes(text.getvalue().encode(), path)
+    sync_folder(path.parent)
 
 
 def read_scores(path: Path) -> list[Score]:

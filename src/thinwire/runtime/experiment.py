@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from thinwire import parameterisations
 from thinwire.errors import ConfigError
-from thinwire.methods import DEFAULTS, METHODS, PRESETS, server
+from thinwire.methods import DEFAULTS, METHODS, PRESETS, aggregate, server
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -72,14 +73,18 @@ class ModelSettings(_Section):
 class CohortSettings(_Section):
     """Who takes part in a round: a fraction of the clients, or so many of them; and what a round waits for.
 
-    min_replies: updates that a round must have to count. On machines of their own, clients may be late: oversample
-    times as many are asked, the first replies win; after round_timeout seconds the round goes on with those it has.
-    join_timeout: seconds that the first round waits for the clients it asks to be there.
+    min_replies: updates that a round must have to count. A round without them ends the run (`stop`), is played again
+    with another cohort, `tries` times at most (`repeat`), or leaves the model as it is (`skip`). On machines of
+    their own, clients may be late: oversample times as many are asked, the first replies win; after round_timeout
+    seconds the round goes on with those it has. join_timeout: seconds that the first round waits for the clients it
+    asks to be there.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     size: Positive | None = None
     min_replies: Positive = 1
+    without_quorum: Literal["stop", "repeat", "skip"] = "stop"
+    tries: Positive = 5
     oversample: Annotated[float, Field(ge=1, le=100)] = 1.0
     round_timeout: Annotated[float, Field(gt=0, lt=1e6)] = 3600.0
     join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 60.0
@@ -90,7 +95,7 @@ class CohortSettings(_Section):
 
 
 class LocalSettings(_Section):
-    """How a client trains."""
+    """How a client trains. together: all steps of a cohort's clients at once; `auto`: on a GPU, where they can."""
 
     epochs: Positive = 1
     batch_size: Positive = 32
@@ -100,10 +105,11 @@ class LocalSettings(_Section):
     weight_decay: Annotated[float, Field(ge=0, lt=1e6)] = 0.0
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     clip: Annotated[float, Field(ge=0, lt=1e6)] = 0.0  # the longest gradient of a step; 0: as it is
+    together: Literal["auto", True, False] = "auto"
 
 
 class CheckpointSettings(_Section):
-    """After how many rounds the run is saved; megabytes of client state kept in memory, the rest lies in files."""
+    """After how many rounds the run is saved; megabytes of client state kept in memory, the rest lies on disk."""
 
     every: Positive = 1
     memory_mb: Annotated[int, Field(ge=0, le=2**31)] = 512
@@ -128,6 +134,34 @@ class LinkSettings(_Section):
     spread: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
+class FaultSettings(_Section):
+    """What goes wrong in a simulated run (`runtime.faults`): rates of answers, seconds, fractions of the clients."""
+
+    drop: Share = 0.0
+    delay: Annotated[float, Field(ge=0, lt=1e6)] = 0.0  # seconds, the mean of an exponential distribution
+    deadline: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # of a round, in such seconds
+    mutate: Share = 0.0
+    replay: Share = 0.0
+    wrong_layout: Share = 0.0
+    nan: Share = 0.0
+    scale: Share = 0.0
+    scale_by: Annotated[float, Field(gt=-1e6, lt=1e6)] = 10.0  # below 0: the opposite, and larger
+    sign_flip: Share = 0.0
+
+    @model_validator(mode="after")
+    def _together(self) -> FaultSettings:
+        if bool(self.delay) != (self.deadline is not None):
+            raise ConfigError("faults.deadline", self.deadline, "given together with delay, or neither of them")
+        if (malicious := self.nan + self.scale + self.sign_flip) > 1:
+            raise ConfigError("faults.nan + scale + sign_flip", malicious, "at most 1: they are different clients")
+        return self
+
+    @property
+    def any(self) -> bool:
+        """Does anything go wrong?"""
+        return self != FaultSettings(scale_by=self.scale_by)
+
+
 class Experiment(_Section):
     """Every setting of a run."""
 
@@ -146,6 +180,7 @@ class Experiment(_Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     link: LinkSettings | None = None
+    faults: FaultSettings = FaultSettings()
     versions: dict[str, str] = Field(default_factory=dict)  # what the run was made with; has no effect
 
     @field_validator("server")
@@ -153,6 +188,8 @@ class Experiment(_Section):
     def _server(cls, settings: dict[str, Any]) -> dict[str, Any]:
         server.from_config(settings)
         server.norm_bound(settings)
+        server.vote_bound(settings)
+        aggregate.from_config(settings)
         return settings
 
     @field_validator("parameterisation")

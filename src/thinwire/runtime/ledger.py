@@ -6,11 +6,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from thinwire.errors import DataError
+from thinwire.modelfile import save_bytes, sync_folder
 
 
 @dataclass
@@ -54,17 +57,19 @@ class Round:
     """One line of the ledger. Rounds count from 1; total_bytes sums all traffic of the run so far.
 
     accuracy, loss: of the server's model, None in rounds after which it is not scored.
-    error_feedback: do clients send again what the uplink codec lost? The personal numbers are those of the clients'
-    own held-back samples, None in rounds without such an evaluation. link_seconds: what the round's messages would
-    take over the links of `[link]`, None without. up_by_sort, down_by_sort: up_bytes and down_bytes by what messages
-    are for; up_parts: bytes of the accepted answers by what they are (`runtime.contents` names both). Ledgers of
-    before these fields have None.
+    error_feedback: do clients send again what the uplink codec lost, or what share of it? The personal numbers are
+    those of the clients' own held-back samples, None in rounds without such an evaluation. link_seconds: what the
+    round's messages would take over the links of `[link]`, None without. up_by_sort, down_by_sort: up_bytes and
+    down_bytes by what messages are for; up_parts: bytes of the accepted answers by what they are (`runtime.contents`
+    names both). Ledgers of before these fields have None. tries: cohorts that the round asked, more than one where it
+    was repeated for want of a quorum. skipped: why the round left the model as it was; None for a round that counted.
+    train_loss: None without an update.
     """
 
     round: int
     accuracy: float | None
     loss: float | None
-    train_loss: float
+    train_loss: float | None
     up_bytes: int
     down_bytes: int
     evaluate_bytes: int
@@ -75,54 +80,109 @@ class Round:
     clients: int
     dropped: list[dict[str, Any]]
     seconds: dict[str, float]
-    error_feedback: bool | None = None
+    error_feedback: bool | float | None = None
     personal_accuracy: float | None = None
     personal_worst_decile: float | None = None
     link_seconds: float | None = None
     up_by_sort: dict[str, int] | None = None
     down_by_sort: dict[str, int] | None = None
     up_parts: dict[str, int] | None = None
+    tries: int = 1
+    skipped: str | None = None
 
     def line(self) -> str:
         """JSON, one line."""
         return json.dumps(asdict(self)) + "\n"
 
 
-class Ledger:
-    """rounds.jsonl: appended to after every round; `position` is the length that a checkpoint commits to."""
+Mark = dict[str, Any]  # what a checkpoint says of the ledger: its length in bytes and the digest of that much
+NOTHING: Mark = {"bytes": 0}
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class Ledger:
+    """rounds.jsonl: appended to after every round. `mark` is what a checkpoint commits to.
+
+    The checkpoint's folder has a second file of the same lines: either one restores the other.
+    """
+
+    def __init__(self, path: Path, copy: Path) -> None:
+        self.path, self.copy = path, copy
         self.rounds: list[Round] = []
-        self.position = 0
+        self.position, self.digest = 0, sha256()
+
+    @property
+    def mark(self) -> Mark:
+        """Where the ledger stands."""
+        return {"bytes": self.position, "sha256": self.digest.hexdigest()}
 
     @classmethod
-    def reopen(cls, path: Path, position: int) -> Ledger:
-        """The ledger up to a committed length; what a killed run wrote after it is cut off."""
-        ledger = cls(path)
-        path.touch()  # a run may be killed before its first line
-        with open(path, "r+b") as file:
-            committed = file.read(position)
-            if len(committed) != position:
-                raise DataError(f"{path}: {len(committed)} bytes, the checkpoint was made at {position}")
-            file.truncate(position)
+    def reopen(cls, path: Path, copy: Path, mark: Mark) -> Ledger:
+        """The ledger as a checkpoint has it; what a killed run wrote after it is cut off, what was lost restored.
+
+        DataError when neither file has what was committed.
+        """
+        ledger = cls(path, copy)
         try:
-            ledger.rounds = [Round(**json.loads(line)) for line in committed.splitlines()]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: a line is not one of a ledger ({error})") from None
-        ledger.position = position
+            data = _committed(path, mark)
+        except DataError as error:
+            try:
+                data = _committed(copy, mark)
+            except DataError:
+                raise error from None
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for file in (path, copy):
+            if not file.exists() or file.read_bytes() != data:
+                save_bytes(data, file)
+            sync_folder(file.parent)
+        ledger.rounds = _rounds(data, path)
+        ledger.position, ledger.digest = len(data), sha256(data)
         return ledger
 
     def append(self, entry: Round) -> None:
-        """Write one round through to the disk."""
-        with open(self.path, "ab") as file:
-            file.write(entry.line().encode())
-            file.flush()
-            os.fsync(file.fileno())
-            self.position = file.tell()
+        """Write one round through to the disk, whole or not at all."""
+        line = entry.line().encode()
+        try:
+            for file in (self.path, self.copy):
+                _append(file, line)
+        except OSError as error:
+            for file in (self.path, self.copy):
+                with suppress(OSError):
+                    os.truncate(file, self.position)
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        self.position += len(line)
+        self.digest.update(line)
         self.rounds.append(entry)
 
     @property
     def total_bytes(self) -> int:
         """All traffic of the run so far."""
         return self.rounds[-1].total_bytes if self.rounds else 0
+
+
+def _append(path: Path, data: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _committed(path: Path, mark: Mark) -> bytes:
+    """As much of a file as was committed; DataError when it is not there or not the same."""
+    try:
+        data = path.read_bytes()[: mark["bytes"]] if mark["bytes"] else b""
+        length, digest = mark["bytes"], mark.get("sha256")
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
+    if len(data) != length:
+        raise DataError(f"{path}: {len(data)} bytes, the checkpoint was made at {length}")
+    if digest not in (None, sha256(data).hexdigest()):
+        raise DataError(f"{path}: not what the checkpoint was made with")
+    _rounds(data, path)
+    return data
+
+
+def _rounds(data: bytes, path: Path) -> list[Round]:
+    try:
+        return [Round(**json.loads(line)) for line in data.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: a line is not one of a ledger ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,14 +56,14 @@ def _fitting(payload: bytes, found: Opened) -> Opened:
     return SEVERAL
 
 
-def _alone(frame: Frame, data: bytes, method: Method, folder: Path, clients: list[int]) -> Opened:
+def _alone(frame: Frame, data: bytes, method: Method, folder: Path, clients: Sequence[int]) -> Opened:
     """The pieces of a keyframe or an update, all payloads in one."""
     if frame.kind == Kind.KEYFRAME:
         return traced(lambda: method.receive(data, None, None))
     return _update(frame, data, method, folder, clients) if frame.kind == Kind.UPDATE else []
 
 
-def _masked(frame: Frame, data: bytes, method: Method, folder: Path, clients: list[int]) -> dict[int, Opened]:
+def _masked(frame: Frame, data: bytes, method: Method, folder: Path, clients: Sequence[int]) -> dict[int, Opened]:
     """The mask's pieces and those of the weights that it keeps."""
     found = _alone(frame, data, method, folder, clients)
     if isinstance(found, str):
@@ -72,7 +73,7 @@ def _masked(frame: Frame, data: bytes, method: Method, folder: Path, clients: li
     return {number: mask if sort == Section.MASK else rest for number, (sort, _) in enumerate(frame.sections)}
 
 
-def _update(frame: Frame, data: bytes, method: Method, folder: Path, clients: list[int]) -> Opened:
+def _update(frame: Frame, data: bytes, method: Method, folder: Path, clients: Sequence[int]) -> Opened:
     """Any client's reader will do: who sent an update shapes the seed of its values, no length in it.
 
     Where clients have masks of their own, the one whose layout it is.

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from thinwire.errors import ThinwireError
-from thinwire.runtime.client import TRAIN, Answer, Clients, Record, envelope
+from thinwire.runtime.client import TRAIN, Answer, Clients, Record
 
 AHEAD = 2  # tasks that may wait for a worker, a worker: bounds the answers kept for their turn
 
@@ -28,7 +28,8 @@ AHEAD = 2  # tasks that may wait for a worker, a worker: bounds the answers kept
 class Task:
     """One client's part of a round: which of the round's broadcasts it gets, what for, and what the client keeps.
 
-    The record is fetched when its turn comes: those of a whole cohort need not fit the memory.
+    The record is fetched when its turn comes: those of a whole cohort need not fit the memory. try_number: of the
+    cohort that the client is asked in, counted from 1 over the run.
     """
 
     client: int
@@ -36,6 +37,7 @@ class Task:
     accepted: int
     fetch: Callable[[], Record]
     purpose: str = TRAIN
+    try_number: int = 1
 
 
 class Pool(Protocol):
@@ -70,8 +72,12 @@ class Inline:
     def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the tasks."""
         for task in tasks:
-            message = envelope(task.accepted, self.broadcasts[task.broadcast])
-            yield self.clients.answer(task.client, task.fetch(), message, task.purpose)
+            yield self.answer(task)
+
+    def answer(self, task: Task) -> Answer:
+        """The answer of one client."""
+        broadcast = self.broadcasts[task.broadcast]
+        return self.clients.answer(task.client, task.fetch(), task.accepted, broadcast, task.purpose)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -171,8 +177,9 @@ def _work(clients: Clients, pipe: Connection) -> None:
             broadcasts = parts[1:]
         else:
             record = Record(head["have"], parts[0], parts[1], head["pending"])
-            message = envelope(head["accepted"], broadcasts[head["broadcast"]])
-            pipe.send_bytes(_pack_answer(clients.answer(head["client"], record, message, head["purpose"])))
+            broadcast = broadcasts[head["broadcast"]]
+            answer = clients.answer(head["client"], record, head["accepted"], broadcast, head["purpose"])
+            pipe.send_bytes(_pack_answer(answer))
 
 
 def _pack(head: dict[str, Any], *parts: bytes) -> bytes:

@@ -16,7 +16,7 @@ from thinwire import frame as frames
 from thinwire.errors import DecodeError
 from thinwire.frame import NO_BASE
 from thinwire.methods import Method
-from thinwire.modelfile import save_bytes
+from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.client import Answer
 from thinwire.runtime.pool import Pool, Task
 from thinwire.runtime.state import record_like, record_to_bytes
@@ -57,19 +57,23 @@ class Recorder:
         """End the workers."""
         self.pool.close()
 
-    def played(self, version: int, before: Any, committed: bool) -> None:
-        """A round is over that began with this version and state; its files replace the older ones if it is kept."""
+    def played(self, version: int, before: Any, keep: bool) -> None:
+        """A round is over that began with this version and state; if it is to be kept, its files replace older ones.
+
+        Before it is committed, as the ledger's line: what a crash leaves half done is done again by the resumed run.
+        """
         self.states = [*self.states[-1:], (version, before)]
         crossed, self.crossed = self.crossed, {}
-        if committed:
+        if keep:
             states = {_state_name(number): record_to_bytes(state) for number, state in self.states}
-            self._replace(crossed | states)
+            self._replace(crossed | states, {_state_name(version - 1)})  # a resumed run finds it here
 
-    def _replace(self, files: dict[str, bytes]) -> None:
+    def _replace(self, files: dict[str, bytes], others: set[str]) -> None:
         for name, data in files.items():
             save_bytes(data, self.folder / name)
+        sync_folder(self.folder)
         for path in self.folder.iterdir():
-            if path.name not in files and _OURS.fullmatch(path.name):
+            if path.name not in {*files, *others} and _OURS.fullmatch(path.name):
                 path.unlink()
 
 

@@ -1,54 +1,48 @@
-"""What the simulated clients keep between rounds: so many bytes in memory, the rest in files of the checkpoint.
-
-A file is named by its client and a digest of its bytes: a state that only changes its place in a record is not written
-again, a checkpoint names what is there already, and a file that is not what was written shows when it is read.
-"""
+"""What the simulated clients keep between rounds: so many bytes in memory, the rest on disk with the checkpoint."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Any
 
-from thinwire.errors import DataError, DecodeError
-from thinwire.modelfile import save_bytes
 from thinwire.runtime.client import Record
-
-Line = dict[str, Any]  # a record in the manifest: have, pending_version, and the names of its files
-PARTS, SUFFIX, DIGEST_DIGITS = ("state", "pending"), ".safetensors", 16
+from thinwire.runtime.store import Known, Line, Store
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
-    """One client's record: in memory, in files (`line` names them), or both. What it holds never changes."""
+    """One client's record: in memory, on disk (`line` names its states), or both. What it holds never changes."""
 
     client: int
     record: Record | None
     line: Line | None = None
 
     @property
-    def files(self) -> set[str]:
-        """Names of its files, none if it was never written."""
-        return {self.line[part] for part in PARTS if part in self.line} if self.line else set()
+    def ids(self) -> list[int]:
+        """Its states on disk."""
+        return [id for id in self.line[2:] if id is not None] if self.line else []
 
 
 class Shelf:
-    """Where records are: beyond `most_bytes` in memory, the least recently stored ones lie in files of `folder`."""
+    """Where records are: beyond `most_bytes` in memory, the least recently stored ones lie in the store of `folder`.
 
-    def __init__(self, folder: Path | None = None, most_bytes: float = inf) -> None:
-        self.folder, self.most_bytes = folder, most_bytes
+    version: the one that the run goes on from; what the folder has of later ones is forgotten.
+    """
+
+    def __init__(self, folder: Path | None = None, most_bytes: float = inf, version: int = -1) -> None:
+        self.store = Store(folder, version) if folder else None
+        self.most_bytes = most_bytes
         self.resident: dict[Entry, int] = {}  # entries in memory and their bytes, the least recently stored first
         self.held_bytes = 0
-        self.committed: set[str] = set()  # files that the checkpoint on disk names
-        self.untidy = False  # was a file written since the last tidying?
+        self.uncommitted: set[Entry] = set()  # those of no checkpoint yet, superseded ones among them
+        self.touched: set[int] = set()  # clients with states on disk that may be superseded
 
     def put(self, client: int, record: Record) -> Entry:
-        """Store a record; others make room for it, or it goes to its files itself."""
+        """Store a record; others make room for it, or it goes to disk itself."""
         entry, size = Entry(client, record), len(record.state) + len(record.pending)
+        self.uncommitted.add(entry)
         while self.resident and self.held_bytes + size > self.most_bytes:
             self._spill(next(iter(self.resident)))
         if size:
@@ -67,66 +61,45 @@ class Shelf:
         self.held_bytes -= self.resident.pop(entry)
 
     def write(self, entry: Entry) -> Line:
-        """Its line in the manifest; writes the files that are not there."""
+        """Its line; writes the states that are not there."""
         if entry.line is None:
             assert entry.record is not None
-            line: Line = {"have": entry.record.have, "pending_version": entry.record.pending_version}
-            for part in PARTS:
-                if data := getattr(entry.record, part):
-                    line[part] = self._save(entry.client, data)
-            entry.line = line
+            record, store = entry.record, self.opened
+            ids = [store.put(entry.client, data) if data else None for data in (record.state, record.pending)]
+            entry.line = Line(record.have, record.pending_version, *ids)
+            self.touched.add(entry.client)
         return entry.line
 
-    def _save(self, client: int, data: bytes) -> str:
-        assert self.folder is not None
-        path = self.folder / f"client-{client}-{_digest(data)}{SUFFIX}"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_bytes(data, path)
-            self.untidy = True
-        return path.name
+    @property
+    def opened(self) -> Store:
+        """The store, which there must be."""
+        assert self.store is not None
+        return self.store
 
     def read(self, entry: Entry) -> Record:
-        """The record, from memory or from its files; DataError names a file that is not what was written."""
+        """The record, from memory or from disk; DataError names a client whose state is not what was written."""
         if entry.record is not None:
             return entry.record
         assert entry.line is not None
-        state, pending = (self._load(entry.line[part]) if part in entry.line else b"" for part in PARTS)
-        return Record(entry.line["have"], state, pending, entry.line["pending_version"])
+        holds, pending_version, *ids = entry.line
+        state, pending = (b"" if id is None else self.opened.get(entry.client, id) for id in ids)
+        return Record(holds, state, pending, pending_version)
 
-    def _load(self, name: str) -> bytes:
-        assert self.folder is not None
-        try:
-            data = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.folder / name}: cannot be read ({error.strerror})") from None
-        digest = name.removesuffix(SUFFIX).rpartition("-")[2]
-        if len(digest) == DIGEST_DIGITS and digest != _digest(data):  # older checkpoints have the version there
-            raise DataError(f"{self.folder / name}: the checkpoint is broken, this file is not what was written")
-        return data
-
-    def tidy(self, entries: Collection[Entry]) -> None:
-        """Forget all other entries, and remove the files that neither these nor the checkpoint on disk need."""
-        living = set(entries)
-        for entry in [entry for entry in self.resident if entry not in living]:
+    def forget_but(self, entries: Mapping[int, Entry]) -> dict[int, list[int]]:
+        """Forget what is superseded in memory. -> the ids still in use, of the clients that have others on disk."""
+        self.uncommitted = {entry for entry in self.uncommitted if entries.get(entry.client) is entry}
+        for entry in [entry for entry in self.resident if entries.get(entry.client) is not entry]:
             self._forget(entry)
-        if self.untidy:
-            self._sweep(self.committed.union(*(entry.files for entry in living)))
+        touched, self.touched = self.touched, set()
+        return {client: entries[client].ids if client in entries else [] for client in touched}
 
-    def commit(self, names: set[str]) -> None:
-        """The checkpoint on disk now names these files, and no other is needed."""
-        self.committed = names
-        self._sweep(names)
-
-    def _sweep(self, named: set[str]) -> None:
-        assert self.folder is not None
-        for path in self.folder.iterdir():
-            if path.name not in named:
-                path.unlink()
-        self.untidy = False
+    def close(self) -> None:
+        """Let go of the store's file."""
+        if self.store:
+            self.store.close()
 
 
-class Records(MutableMapping[int, Record]):
+class Records(Mapping[int, Record]):
     """Records by client. A copy shares the shelf: what it stores is not seen by what it was copied from."""
 
     def __init__(self, shelf: Shelf | None = None, entries: dict[int, Entry] | None = None) -> None:
@@ -138,9 +111,6 @@ class Records(MutableMapping[int, Record]):
 
     def __setitem__(self, client: int, record: Record) -> None:
         self.entries[client] = self.shelf.put(client, record)
-
-    def __delitem__(self, client: int) -> None:
-        del self.entries[client]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.entries)
@@ -156,44 +126,30 @@ class Records(MutableMapping[int, Record]):
         """The same records, to be changed on their own."""
         return Records(self.shelf, dict(self.entries))
 
-    def write(self, folder: Path) -> dict[str, Line]:
-        """The manifest's lines by client; writes what is not yet in the folder."""
-        self.shelf.folder = self.shelf.folder or folder
-        return {str(client): self.shelf.write(entry) for client, entry in self.entries.items()}
+    def write(self, folder: Path, version: int, have: Mapping[int, int], accepted: Mapping[int, int]) -> None:
+        """Commit to disk what the records of a version have that the last one committed has not.
+
+        A client's `have` and `accepted` change in rounds that store a record of it, and in no others.
+        """
+        self.shelf.store = self.shelf.store or Store(folder)
+        changed = [entry for entry in self.shelf.uncommitted if self.entries.get(entry.client) is entry]
+        known = [
+            Known(client, have.get(client), accepted.get(client), self.shelf.write(entry))
+            for client, entry in sorted((entry.client, entry) for entry in changed)
+        ]
+        self.shelf.opened.commit(version, known)
+        self.shelf.uncommitted = set()
+
+    def keep(self, oldest: int) -> None:
+        """The checkpoints on disk are of versions from `oldest` on: take away what no version of them needs."""
+        self.shelf.opened.keep(oldest, self.shelf.forget_but(self.entries))
 
     def tidy(self) -> None:
         """Let go of all records but these: those of earlier rounds are no longer needed."""
-        self.shelf.tidy(self.entries.values())
+        if living := self.shelf.forget_but(self.entries):
+            self.shelf.opened.sweep(living)
 
 
-def from_lines(shelf: Shelf, lines: dict[str, Line]) -> Records:
-    """The records that a manifest names; their files are looked at, not loaded. DecodeError names a broken one."""
-    assert shelf.folder is not None
-    entries = {int(client): Entry(int(client), None, _checked(shelf.folder, line)) for client, line in lines.items()}
-    return Records(shelf, entries)
-
-
-def _checked(folder: Path, line: Line) -> Line:
-    """A line of the manifest, its files looked at; KeyError when it lacks a part."""
-    for part in PARTS:
-        if part in line:
-            check_length(folder / line[part])
-    return {"have": line["have"], "pending_version": line["pending_version"], **line}
-
-
-def check_length(path: Path) -> None:
-    """DecodeError unless a safetensors file is as long as its header says; reads the header alone."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        whole = path.stat().st_size == 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        whole = False
-    if not whole:
-        raise DecodeError(f"{path.name} is cut or not safetensors")
-
-
-def _digest(data: bytes) -> str:
-    return sha256(data).hexdigest()[:DIGEST_DIGITS]
+def from_known(shelf: Shelf, lines: list[Known]) -> Records:
+    """The records of a checkpoint; their states stay on disk until they are asked for."""
+    return Records(shelf, {each.client: Entry(each.client, None, each.line) for each in lines})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,20 +17,21 @@ from torch import nn
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
-from thinwire.runtime import checkpoint
+from thinwire.runtime import checkpoint, faults
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
-from thinwire.runtime.ledger import Ledger, Round
+from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, claim, resumable
+from thinwire.runtime.interruption import Interruption, heeded
+from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
 from thinwire.runtime.link import Link
 from thinwire.runtime.pool import Pool, default_workers, open_pool
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
 from thinwire.runtime.simulate import Progress, RoundWork, Simulation
+from thinwire.runtime.together import Together
 
-CONFIG, ROUNDS, SUMMARY, CHECKPOINT, REPORT = "config.toml", "rounds.jsonl", "summary.json", "checkpoint", "report.html"
-CLIENTS = "clients.csv"
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
 Connect = Callable[[Assembly], Pool]  # to clients on machines of their own
 
@@ -57,13 +58,13 @@ def start(
 ) -> Result:
     """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
     assembly = assemble(experiment)
-    _claim(out, force)
+    claim(out, force, save_frames)
     modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
-    (out / ROUNDS).touch()
-    if save_frames:
-        (out / FRAMES).mkdir()
-    pool = connect(assembly) if connect else _local(assembly, workers)
-    return _play(assembly, out, _nothing_yet(assembly, out), Ledger(out / ROUNDS), pool, on_round)
+    modelfile.sync_folder(out)
+    with resumable(out):
+        progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
+        pool = connect(assembly) if connect else _local(assembly, workers)
+        return _play(assembly, out, progress, ledger, pool, on_round)
 
 
 def resume(
@@ -73,21 +74,29 @@ def resume(
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
     assembly = assemble(parse(read_file(out / CONFIG)))
-    if (out / CHECKPOINT / checkpoint.MANIFEST).exists():
-        initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
-        progress, position = checkpoint.load(out / CHECKPOINT, initial, most_bytes)
-    else:
-        progress, position = _nothing_yet(assembly, out), 0
-    pool = connect(assembly) if connect else _local(assembly, workers)
-    return _play(assembly, out, progress, Ledger.reopen(out / ROUNDS, position), pool, on_round)
+    with resumable(out):
+        if checkpoint.saved(out / CHECKPOINT):
+            initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
+            progress, ledger = checkpoint.load(out / CHECKPOINT, initial, most_bytes, partial(_ledger, out))
+            checkpoint.sweep(out / CHECKPOINT, progress.played)  # what a crash after the last commit left
+        else:
+            progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
+        pool = connect(assembly) if connect else _local(assembly, workers)
+        return _play(assembly, out, progress, ledger, pool, on_round)
+
+
+def _ledger(out: Path, mark: Mark) -> Ledger:
+    return Ledger.reopen(out / ROUNDS, out / CHECKPOINT / ROUNDS, mark)
 
 
 def _local(assembly: Assembly, workers: int | None) -> Pool:
     """All clients on this machine, in so many processes."""
-    number = workers or default_workers(assembly.device, assembly.cohort_size)
-    if number > 1 and assembly.device != "cpu":
-        raise ConfigError("workers", number, "1 on a GPU")
-    return open_pool(Clients(assembly.method, assembly.client_data, assembly.run_id, assembly.evaluation_data), number)
+    alone = assembly.together or assembly.device != "cpu"
+    number = workers or (1 if alone else default_workers(assembly.device, assembly.cohort_size))
+    if number > 1 and alone:
+        raise ConfigError("workers", number, "1 on a GPU, and where clients train together")
+    clients = Clients(faults.played(assembly), assembly.client_data, assembly.run_id, assembly.evaluation_data)
+    return faults.faulty(Together(clients) if assembly.together else open_pool(clients, number), assembly)
 
 
 def _most_bytes(experiment: Experiment) -> int:
@@ -99,20 +108,6 @@ def _nothing_yet(assembly: Assembly, out: Path) -> Progress:
     """Where a run begins."""
     shelf = Shelf(out / CHECKPOINT, _most_bytes(assembly.experiment))
     return Progress(assembly.method.init(), records=Records(shelf))
-
-
-def _claim(out: Path, force: bool) -> None:
-    """Make the run directory; with force, an older run in it is removed, and nothing but a run ever is.
-
-    A run that was killed before its config.toml had its name leaves nothing but that file's temporary name.
-    """
-    if out.exists() and (not out.is_dir() or any(path.name != f"{CONFIG}.tmp" for path in out.iterdir())):
-        if not force:
-            raise ConfigError("out", str(out), "a directory that is new or empty (--force replaces an older run)")
-        if not (out / CONFIG).is_file():
-            raise ConfigError("out", str(out), "a directory with a run in it: --force replaces nothing else")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -132,13 +127,14 @@ def _play(
     """Rounds until there are enough, each committed before the next; then what the run leaves behind."""
     began, cohort = perf_counter(), assembly.experiment.cohort
     with _one_thread():
-        with closing(pool):
+        with closing(pool), closing(progress.records.shelf), heeded() as interruption:
             recorder = Recorder(pool, out / FRAMES) if (out / FRAMES).is_dir() else None
             simulation = Simulation(
                 assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool,
                 oversample=cohort.oversample if pool.may_be_late else 1.0, min_replies=cohort.min_replies,
+                without_quorum=cohort.without_quorum, tries=cohort.tries,
             )  # fmt: skip
-            progress = _play_rounds(assembly, simulation, out, progress, ledger, on_round, recorder)
+            progress = _play_rounds(assembly, simulation, out, progress, ledger, on_round, recorder, interruption)
         return _finish(assembly, out, progress, ledger, perf_counter() - began)
 
 
@@ -150,9 +146,10 @@ def _play_rounds(
     ledger: Ledger,
     on_round: OnRound | None,
     recorder: Recorder | None,
+    interruption: Interruption,
 ) -> Progress:
-    method, experiment = assembly.method, assembly.experiment
-    while (done := method.version(progress.server)) < experiment.rounds:
+    method, experiment, stop = assembly.method, assembly.experiment, False
+    while not stop and (done := progress.played) < experiment.rounds:
         before = progress.server
         progress, work = simulation.play(progress)
         scores = dict[str, float]()
@@ -165,12 +162,13 @@ def _play_rounds(
                 evaluation = _evaluate_clients(assembly, simulation, out, progress)
         entry = _entry(assembly.link, work, evaluation, scores, ledger.total_bytes)
         ledger.append(entry)
-        committed = (done + 1) % experiment.checkpoint.every == 0 or done + 1 == experiment.rounds
-        if committed:
-            checkpoint.save(out / CHECKPOINT, progress, done + 1, ledger.position)
-        progress.records.tidy()
+        stop = interruption.asked
+        commit = stop or (done + 1) % experiment.checkpoint.every == 0 or done + 1 == experiment.rounds
         if recorder:
-            recorder.played(done, before, committed)
+            recorder.played(method.version(before), before, keep=commit)
+        if commit:
+            checkpoint.save(out / CHECKPOINT, progress, done + 1, ledger.mark)
+        progress.records.tidy()
         if on_round:
             on_round(entry, experiment.rounds)
     return progress
@@ -250,6 +248,6 @@ def export(run: Path, out: Path) -> tuple[Path, int, float]:
     if not (run / CONFIG).is_file():
         raise DataError(f"{run}: no {CONFIG}, this is not a run directory")
     assembly = assemble(parse(read_file(run / CONFIG)))
-    progress, _ = checkpoint.load(run / CHECKPOINT, assembly.method.init())
-    shipped = assembly.method.ship(progress.server, assembly.description)
+    server = checkpoint.load_server(run / CHECKPOINT, assembly.method.init())
+    shipped = assembly.method.ship(server, assembly.description)
     return modelfile.save_bytes(shipped, out), len(shipped), 8 * len(shipped) / assembly.method.parameters

@@ -6,14 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from thinwire import frame as frames
 from thinwire import rng
-from thinwire.errors import DecodeError, TrainingError
+from thinwire.errors import DecodeError, QuorumError, TrainingError
 from thinwire.frame import Kind
 from thinwire.methods import Method, Update
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, NEVER, TRAIN, Answer
@@ -23,19 +25,24 @@ from thinwire.runtime.link import Crossings
 from thinwire.runtime.pool import Pool, Task
 from thinwire.runtime.records import Records
 
+STOP, REPEAT, SKIP = WITHOUT_QUORUM = ("stop", "repeat", "skip")  # what becomes of a round without quorum
+
 
 @dataclass
 class Progress:
     """All that a run consists of after a round: what a checkpoint saves.
 
     server: the method's state. have: version each client proved to hold. accepted: version last accepted from each.
-    records: what the simulated clients keep for themselves.
+    records: what the simulated clients keep for themselves. played: rounds so far, those among them that were skipped
+    too. tries: cohorts asked so far; as many as rounds unless one was left without quorum.
     """
 
     server: Any
     have: dict[int, int] = field(default_factory=dict)
     accepted: dict[int, int] = field(default_factory=dict)
     records: Records = field(default_factory=Records)
+    played: int = 0
+    tries: int = 0
 
 
 class Simulation:
@@ -51,21 +58,36 @@ class Simulation:
         *,
         oversample: float = 1.0,
         min_replies: int = 1,
+        without_quorum: str = STOP,
+        tries: int = 1,
     ) -> None:
         self.method, self.pool, self.clients, self.seed = method, pool, clients, seed
         self.evaluation_pool = evaluation_pool  # where `pool` only watches one that it must not watch evaluating
         self.oversample, self.min_replies = oversample, min_replies
+        self.without_quorum, self.tries = without_quorum, tries if without_quorum == REPEAT else 1
         self.synced: int | None = None  # version that the pool's processes hold
 
     def play(self, progress: Progress) -> tuple[Progress, RoundWork]:
-        """One round: broadcast, train, read, merge. TrainingError when no update is left or a loss is not finite."""
+        """One round: broadcast, train, read, merge; without quorum again, or skipped, or the end of the run.
+
+        A try without quorum leaves all as it was but the traffic. TrainingError when a loss is not finite, or for want
+        of a quorum.
+        """
         work = RoundWork(self, progress)
-        try:
-            server = self.method.merge(progress.server, work.updates())
-        except TrainingError as error:
-            reasons = "; ".join(f"client {drop['client']}: {drop['reason']}" for drop in work.dropped[:3])
-            raise TrainingError(f"{error} ({reasons})" if reasons else str(error)) from None
-        return Progress(server, work.have, work.accepted, work.records), work
+        while True:
+            try:
+                server = self.method.merge(progress.server, work.updates())
+            except QuorumError as error:
+                last = work.tries == self.tries
+                if last and self.without_quorum != SKIP:
+                    raise TrainingError(f"round {work.round}: {error}{work.reasons}") from None
+                work.undo(str(error))
+                if last:
+                    return work.skip(str(error)), work
+            except TrainingError as error:
+                raise TrainingError(f"{error}{work.reasons}") from None
+            else:
+                return work.done(server), work
 
     def send(
         self,
@@ -83,7 +105,8 @@ class Simulation:
         tasks = []
         for client, have in asked.items():
             fetch = partial(progress.records.of, client)
-            tasks.append(Task(client, numbers[have], progress.accepted.get(client, NEVER), fetch, purpose))
+            accepted, number = progress.accepted.get(client, NEVER), progress.tries + 1
+            tasks.append(Task(client, numbers[have], accepted, fetch, purpose, number))
         pool = self.evaluation_pool or self.pool if purpose == EVALUATE else self.pool
         pool.begin(sync, list(messages.values()))
         self.synced = self.method.version(progress.server)
@@ -91,6 +114,15 @@ class Simulation:
         sorts = {have: sort_of(message) for have, message in messages.items()}
         of_clients = {client: sorts[have] for client, have in asked.items()}
         return Sending(sizes, of_clients, pool.answers(tasks, enough), seconds)
+
+
+def _others(chosen: Sequence[int], clients: int, most: int, draw: np.random.Generator) -> list[int]:
+    """Up to `most` of the clients that are not among those chosen."""
+    size = min(most, clients - len(chosen))
+    if not size:
+        return []
+    ranks = draw.choice(clients - len(chosen), size=size, replace=False)  # among the others
+    return (ranks + np.searchsorted(np.sort(chosen) - np.arange(len(chosen)), ranks, side="right")).tolist()
 
 
 def check_request(frame: bytes) -> None:
@@ -113,17 +145,49 @@ class RoundWork:
 
     def __init__(self, simulation: Simulation, progress: Progress) -> None:
         self.simulation, self.method, self.server = simulation, simulation.method, progress.server
-        self.version = self.method.version(progress.server)
-        self.have, self.accepted = dict(progress.have), dict(progress.accepted)
-        self.records = progress.records.copy()
+        self.version, self.round = self.method.version(progress.server), progress.played + 1
+        self.before, self.tries, self.skipped = progress, 0, ""
         self.traffic, self.crossings = Traffic(self.method.parameters), Crossings()
         self.dropped: list[dict[str, Any]] = []
-        self.train_losses: list[float] = []
         self.sort = ""  # of all updates of this round
         self.seconds: dict[str, float] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Where the last round left server and clients."""
+        self.have, self.accepted = dict(self.before.have), dict(self.before.accepted)
+        self.records = self.before.records.copy()
+        self.train_losses: dict[int, float] = {}
+
+    @property
+    def try_number(self) -> int:
+        """Of this try in the run, counted from 1: a round without quorum draws anew. The round's number until then."""
+        return self.before.tries + self.tries
+
+    def undo(self, reason: str) -> None:
+        """Back to where the round began: what was read in this try does not count."""
+        for client in self.train_losses:
+            self._drop(client, f"not merged: {reason}")
+        self._begin()
+
+    def done(self, server: Any) -> Progress:
+        """The progress that the round has made."""
+        return Progress(server, self.have, self.accepted, self.records, self.round, self.try_number)
+
+    def skip(self, reason: str) -> Progress:
+        """The progress when the round is given up: but for its number, that of before."""
+        self.skipped = reason
+        return replace(self.before, played=self.round, tries=self.try_number)
+
+    @property
+    def reasons(self) -> str:
+        """Why the first three clients were dropped."""
+        reasons = "; ".join(f"client {drop['client']}: {drop['reason']}" for drop in self.dropped[:3])
+        return f" ({reasons})" if reasons else ""
 
     def updates(self) -> Iterator[Update]:
         """Accepted updates: those of the cohort in its order, then those of clients that had to ask for a keyframe."""
+        self.tries += 1
         cohort, enough = self._cohort()
         asked: list[int] = []
         for answer in self._send({client: self.have.get(client) for client in cohort}, enough):
@@ -137,23 +201,22 @@ class RoundWork:
 
     def _cohort(self) -> tuple[list[int], int]:
         """Clients asked, in ascending order, and how many of them the round waits for."""
-        draw = rng.generator(self.simulation.seed, self.version + 1, purpose="cohort")
+        draw = rng.generator(self.simulation.seed, self.try_number, purpose="cohort")
         clients = self.simulation.clients
         chosen = self.method.cohort(self.server, len(clients), draw)
         spare = math.ceil((self.simulation.oversample - 1) * len(chosen))
-        others = sorted(set(range(len(clients))) - set(chosen)) if spare else []
-        more = draw.choice(others, size=min(spare, len(others)), replace=False).tolist() if others else []
-        return [clients[number] for number in sorted([*chosen, *more])], len(chosen)
+        asked = sorted([*chosen, *_others(chosen, len(clients), spare, draw)])
+        return [clients[number] for number in asked], len(chosen)
 
     def _check_quorum(self) -> None:
-        """TrainingError when a round has updates, but fewer than it must have."""
+        """QuorumError when a round has updates, but fewer than it must have."""
         least, got = self.simulation.min_replies, len(self.train_losses)
         if 0 < got < least:
-            raise TrainingError(f"round {self.version + 1}: {got} updates, cohort.min_replies is {least}")
+            raise QuorumError(f"{got} updates, cohort.min_replies is {least}")
 
     def _send(self, cohort: dict[int, int | None], enough: int | None = None) -> Iterator[Answer]:
         """Broadcast to clients by the version that each holds."""
-        progress = Progress(self.server, self.have, self.accepted, self.records)
+        progress = Progress(self.server, self.have, self.accepted, self.records, tries=self.try_number - 1)
         sending = self.simulation.send(progress, cohort, enough=enough)
         self._add("server_encode", sending.encode_seconds)
         self.traffic.sent(sending.sizes, sending.sorts)
@@ -205,7 +268,7 @@ class RoundWork:
         self.sort = self.sort or sort_of(answer.frame)
         self._receive(answer, self.sort)
         self.traffic.up_parts.update(parts)
-        self.train_losses.append(answer.metrics["loss"])
+        self.train_losses[answer.client] = answer.metrics["loss"]
         for stage in ("client_decode", "client_train"):
             self._add(stage, answer.metrics[stage])
         if update.marginal_bits is not None:
@@ -226,10 +289,10 @@ class RoundWork:
         traffic = self.traffic
         crossed = sum(traffic.up) + sum(traffic.down) + traffic.evaluate_bytes
         return Round(
-            round=self.version + 1,
+            round=self.round,
             accuracy=accuracy,
             loss=loss,
-            train_loss=sum(self.train_losses) / len(self.train_losses),
+            train_loss=sum(self.train_losses.values()) / len(self.train_losses) if self.train_losses else None,
             up_bytes=sum(traffic.up),
             down_bytes=sum(traffic.down),
             evaluate_bytes=traffic.evaluate_bytes,
@@ -244,4 +307,6 @@ class RoundWork:
             up_by_sort=dict(traffic.up_by_sort),
             down_by_sort=dict(traffic.down_by_sort),
             up_parts=dict(traffic.up_parts),
+            tries=self.tries,
+            skipped=self.skipped or None,
         )
