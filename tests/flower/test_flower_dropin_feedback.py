@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from thinapp import STC, Net, arrays_of, client_app, linear, run, thin
 
 from thinwire.codecs import Context, from_config
+from thinwire.errors import ConfigError
 from thinwire.flower.dropin import Compressed, compress
 from thinwire.frame import Section, read
 from thinwire.layout import Layout
@@ -59,6 +60,20 @@ def test_flower_residual_is_all_that_was_not_sent():
         memory = kept(net, client)
         assert set(memory) == {"residual"}  # the evaluation's message said that the last update was accepted
         assert np.allclose(told + memory["residual"], rounds * change_of(client), atol=1e-5)
+
+
+def test_flower_a_share_of_what_was_not_sent_is_kept():
+    app = client_app([compress(STC, error_feedback=0.5)], work=constant)
+    _, _, net = thin(STC, app=app, rounds=1)
+    for client in range(3):
+        left = change_of(client) - sent(of(net, net.heard[0], client))
+        assert np.allclose(kept(net, client)["residual"], 0.5 * left, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [2, -0.1, float("nan"), "yes", None])
+def test_flower_a_share_is_a_number_from_0_to_1(wrong):
+    with pytest.raises(ConfigError, match=r"compress\.error_feedback = .*: True, False, or a share from 0 to 1"):
+        compress(STC, error_feedback=wrong)
 
 
 def test_flower_without_error_feedback_nothing_is_kept():

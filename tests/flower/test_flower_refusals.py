@@ -1,6 +1,7 @@
 """What a node may do wrong, and what the server then says; the round goes on with the others."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ pytest.importorskip("flwr")
 
 from flowernodes import Nodes
 from flwr.app import Context, RecordDict
-from test_flower_methods import experiment, on_nodes
+from test_flower_methods import METHODS, experiment, on_nodes
 
 from thinwire import __version__
+from thinwire import frame as frames
 from thinwire.data import Split
 from thinwire.errors import ConfigError, TrainingError
 from thinwire.flower import client_app, messages
+from thinwire.flower.server import play
 from thinwire.flower.settings import experiment_of
+from thinwire.runtime import faults
 from thinwire.runtime import run as runs
 
 
@@ -36,9 +40,20 @@ def tampered(made, tmp_path, change):
     return runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds[-1]
 
 
+def of_nan(frame):
+    """The frame with NaN in place of every number, checksum and all."""
+    honest = frames.read(frame)
+    ((sort, payload),) = honest.sections
+    nan = np.full(len(payload) // 4, np.nan, np.float32).tobytes()
+    return frames.write(replace(honest, sections=((sort, nan),)))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (lambda seen: faults.of_another_layout(seen[-1]), "the two ends differ in model"),
+        (lambda seen: of_nan(seen[-1]), "update: holds NaN or infinite entries"),
+        (lambda seen: faults.mutated(seen[-1], np.random.default_rng(0)), "frame: "),
         (lambda seen: seen[-1][:-9] + bytes([seen[-1][-9] ^ 1]) + seen[-1][-8:], "checksum"),
         (lambda seen: seen[0], "round"),
         (lambda seen: seen[-1][:30], "frame"),
@@ -50,6 +65,54 @@ def test_flower_frame_that_is_not_what_was_asked_is_dropped_by_name(change, reas
     assert [drop["client"] for drop in last.dropped] == [1]
     assert reason in last.dropped[0]["reason"]
     assert last.clients == 2
+
+
+def test_flower_round_goes_on_without_a_broken_frame_and_its_node_with_its_state(tmp_path):
+    made = experiment(**METHODS["fedavg + fedzip"])
+    seen = []
+
+    def replayed(node, reply):
+        if reply.metadata.message_type == "train" and node == nodes.node_of(1):
+            seen.append(messages.frame_of(reply.content))
+            if len(seen) == 3:
+                reply.content["thinwire"] = messages.frame_record(seen[0])
+        return reply
+
+    nodes = Nodes(client_app(made), 3)
+    nodes.change = replayed
+    rounds = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds
+    assert [entry.clients for entry in rounds] == [3, 3, 2, 3]
+    assert rounds[2].dropped == [{"client": 1, "reason": "frame: of round 0, this is round 2"}]
+
+
+@pytest.mark.parametrize(("rule", "tries"), [("skip", [1, 1, 1]), ("repeat", [1, 2, 1])])
+def test_flower_round_without_quorum_is_skipped_or_repeated(rule, tries, tmp_path):
+    cohort = {"cohort.min_replies": 3, "cohort.without_quorum": rule, "cohort.tries": 3}
+    made = experiment(method="fedavg", rounds=3, **cohort)
+    answers = []
+
+    def broken_once(node, reply):
+        if reply.metadata.message_type == "train" and node == nodes.node_of(1):
+            answers.append(node)
+            if len(answers) == 2:
+                reply.content["thinwire"] = messages.frame_record(b"")
+        return reply
+
+    nodes = Nodes(client_app(made), 3)
+    nodes.change = broken_once
+    rounds = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds
+    assert [entry.tries for entry in rounds] == tries
+    assert [entry.clients for entry in rounds] == ([3, 0, 3] if rule == "skip" else [3, 3, 3])
+    assert rounds[1].skipped == ("2 updates, cohort.min_replies is 3" if rule == "skip" else None)
+    reasons = [drop["reason"] for drop in rounds[1].dropped]
+    assert reasons[0].startswith("frame: 0 bytes")
+    assert reasons[1:] == ["not merged: 2 updates, cohort.min_replies is 3"] * 2
+
+
+def test_flower_server_simulates_no_faults(tmp_path):
+    made = experiment(method="fedavg", rounds=1, **{"faults.drop": 0.2})
+    with pytest.raises(ConfigError, match=r"faults = {'drop': 0\.2}: none: they are simulated"):
+        play(made, Nodes(client_app(made), 3), tmp_path / "run")
 
 
 def test_flower_update_above_the_norm_bound_is_dropped_by_name(tmp_path):

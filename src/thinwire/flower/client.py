@@ -87,9 +87,9 @@ def _serve(
     clients = Clients(assembly.method, parts[0], assembly.run_id, parts[1])
     memory = Memory(assembly.method, assembly.run_id, client, context)
     record, clients.replica = memory.load()
-    answer = clients.answer(client, record, envelope, purpose)
+    accepted, broadcast = open_envelope(envelope)
+    answer = clients.answer(client, record, accepted, broadcast, purpose)
     if purpose == TRAIN and answer.status == "done":
-        _, broadcast = open_envelope(envelope)
         memory.save(answer.record, clients.receive(broadcast, record.have))
     return answer
 

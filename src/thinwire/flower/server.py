@@ -15,6 +15,7 @@ from thinwire.report import write_report
 from thinwire.runtime import run as runs
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.experiment import Experiment, parse, read_file
+from thinwire.runtime.folder import REPORT
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.run import Result
 
@@ -45,12 +46,14 @@ def play(experiment: Experiment, grid: Grid, out: Path, *, save_frames: bool = F
     def connect(assembly: Assembly) -> GridPool:
         return GridPool(grid, assembly.run_id, assembly.clients, experiment.cohort)
 
+    if experiment.faults.any:
+        raise ConfigError("faults", experiment.faults.model_dump(exclude_defaults=True), "none: they are simulated")
     if (out / runs.CONFIG).is_file():
         _check_same(experiment, out)
         result = runs.resume(out, on_round=_log_round, connect=connect)
     else:
         result = runs.start(experiment, out, save_frames=save_frames, on_round=_log_round, connect=connect)
-    write_report([result.out], result.out / runs.REPORT)
+    write_report([result.out], result.out / REPORT)
     return result
 
 

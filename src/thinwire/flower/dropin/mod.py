@@ -21,12 +21,12 @@ from thinwire.flower.dropin.words import OURS, RECORD, ROUND, UNWRAPPED, categor
 from thinwire.frame import read
 
 
-def compress(codec: CodecLike = DEFAULT, *, error_feedback: bool = True) -> Mod:
+def compress(codec: CodecLike = DEFAULT, *, error_feedback: bool | float = True) -> Mod:
     """A mod for `ClientApp(mods=[...])` that sends updates through a codec. The server needs `Compressed`.
 
     codec: a codec, its id, or a configuration; the same as the server's; `thin` unless given. error_feedback: what
-    coding loses is added to the node's next update, once the server has accepted the one that lost it (Seide et al.,
-    Interspeech 2014).
+    coding loses, or that share of it (0 to 1), is added to the node's next update, once the server has accepted the one
+    that lost it (Seide et al., Interspeech 2014).
     The mod then keeps one or two vectors of the model's size in `context.state`, else nothing, unless the downlink is
     coded. With clipping or noise, put it first: `mods=[compress(...), fixedclipping_mod]`; where the clipping is to
     bound what leaves the node, choose error_feedback=False, for a residual would come on top of it.
@@ -34,6 +34,8 @@ def compress(codec: CodecLike = DEFAULT, *, error_feedback: bool = True) -> Mod:
     >>> from flwr.clientapp import ClientApp
     >>> app = ClientApp(mods=[compress({"id": "stc", "keep": 0.01})])
     """
+    if not isinstance(error_feedback, bool | int | float) or not 0 <= error_feedback <= 1:
+        raise ConfigError("compress.error_feedback", error_feedback, "True, False, or a share from 0 to 1")
     return _Compress(codec_of(codec, "compress.codec"), error_feedback)
 
 
@@ -50,7 +52,7 @@ class _Job:
 @dataclass(frozen=True)
 class _Compress:
     codec: Codec
-    error_feedback: bool
+    error_feedback: bool | float
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Decode, call on, code. What goes wrong in between becomes an error reply of one line."""
@@ -103,7 +105,7 @@ class _Compress:
         reply.content = RecordDict({RECORD: frame_record(update.frame), **beside(reply.content)})
         if not feedback or not update.change.size:
             return job.memory
-        return replace(job.memory, pending=update.lost(), pending_round=job.address.round)
+        return replace(job.memory, pending=update.lost(self.error_feedback), pending_round=job.address.round)
 
 
 def _letter(message: Message) -> tuple[bytes, Address, int]:

@@ -59,11 +59,11 @@ class Update:
     context: Context
     frame: bytes
 
-    def lost(self) -> Residual:
-        """What the server will not see of the change."""
+    def lost(self, share: float = 1) -> Residual:
+        """What the server will not see of the change, or a share of it."""
         with np.errstate(all="ignore"):
             left = self.change - _decoded(self.payload, self.codec, self.context)
-        return Residual(self.context.layout.digest, left)
+        return Residual(self.context.layout.digest, left if share == 1 else np.float32(share) * left)
 
 
 def encode(
