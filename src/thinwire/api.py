@@ -9,6 +9,7 @@ from typing import Any
 from thinwire.report import write_report
 from thinwire.runtime import run as runs
 from thinwire.runtime.experiment import Experiment, dotted, merge, parse
+from thinwire.runtime.folder import REPORT, resumable
 from thinwire.runtime.run import OnRound, Result
 
 # Short names of the settings that are used most, as the command line has them too.
@@ -82,5 +83,6 @@ def execute(
 
 
 def _with_page(result: Result) -> Result:
-    write_report([result.out], result.out / runs.REPORT)
+    with resumable(result.out):
+        write_report([result.out], result.out / REPORT)
     return result

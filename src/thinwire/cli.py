@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Exit codes: 0 done, 2 wrong usage or configuration, 1 failed."""
+"""The command line: parse, call, print. Exit codes: 0 done, 2 wrong usage or configuration, 1 failed, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Downlink = Annotated[Text, typer.Option(help="Codec from server to client.")]
 Data = Annotated[Text, typer.Option(help="A name, a folder with Parquet files, or module:function.")]
 Model = Annotated[Text, typer.Option(help="A name or module:function.")]
 Clients = Annotated[int | None, typer.Option(help="Number of clients.")]
-Partition = Annotated[Text, typer.Option(help="iid, dirichlet:ALPHA, shards:K, natural:COLUMN, contiguous.")]
+Partition = Annotated[Text, typer.Option(help="iid, dirichlet:ALPHA, shards:K, natural:COLUMN, contiguous, drawn:N.")]
 Fraction = Annotated[float | None, typer.Option(help="Fraction of the clients in a round.")]
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
 LocalEpochs = Annotated[int | None, typer.Option(help="Passes over a client's data in a round.")]
@@ -52,7 +52,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace an older run in the directory.")] = False,
     save_frames: Annotated[bool, typer.Option("--save-frames", help="Keep the last round's frames.")] = False,
 ) -> None:  # fmt: skip
-    """Train a model and leave the run in a directory: ledger, summary, model file, report page."""
+    """Train a model and leave the run in a directory. Ctrl-C ends it after the round under way, twice at once."""
     options = _options(locals(), "method", "uplink", "downlink")
     from thinwire.api import execute
     from thinwire.runtime.experiment import merge, parse, read_file
@@ -60,7 +60,7 @@ def run(
     parsed = parse(merge(read_file(experiment) if experiment else {}, options))
     names = (parsed.method["name"], parsed.data.source, parsed.model.source, parsed.seed)
     out = out or Path("runs") / "-".join(map(_word, names))
-    with Show(parsed.rounds) as show:
+    with Show(parsed.rounds, f"thinwire resume {out} goes on") as show:
         result = execute(parsed, out, workers=workers, force=force, save_frames=save_frames, on_round=show.round)
     print_result(result.out)
 
@@ -133,7 +133,7 @@ def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], workers:
     from thinwire.runtime.experiment import parse, read_file
 
     rounds = parse(read_file(run / "config.toml")).rounds
-    with Show(rounds) as show:
+    with Show(rounds, f"thinwire resume {run} goes on") as show:
         result = api.resume(run, workers=workers, on_round=show.round)
     print_result(result.out)
 
@@ -258,6 +258,10 @@ def main() -> None:
         for line in (error, *getattr(error, "__notes__", ())):
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
-    except (ThinwireError, OSError) as error:
+    except ThinwireError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        typer.echo(f"error: {said}", err=True)
         sys.exit(1)

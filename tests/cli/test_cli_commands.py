@@ -113,7 +113,7 @@ def test_every_option_has_its_place(thin, folder):
     assert (made.cohort.fraction, made.rounds, made.seed, made.device) == (0.7, 2, 5, "cpu")
     assert made.local.model_dump() == {
         "epochs": 2, "batch_size": 7, "optimizer": "sgd", "lr": 0.2, "momentum": 0.5, "weight_decay": 0.0,
-        "lr_decay": 1.0, "clip": 0.0,
+        "lr_decay": 1.0, "clip": 0.0, "together": False,
     }  # fmt: skip
     assert set(made.versions) == {"python", "thinwire", "torch", "numpy"}
 
@@ -180,12 +180,26 @@ def test_a_preset_is_a_method(thin, folder):
         (["--set", "method.density=0.1"], ["method.density = 0.1", "known: gain"]),
         (["--set", "method.name=[1]"], ["method.name = [1]", "one of"]),
         (["--set", "method.epsilon=0.7"], ["method.epsilon = 0.7", "between 0 and 0.5"]),
+        (["--set", "faults.drop=1.5"], ["faults.drop = 1.5", "less than or equal to 1"]),
+        (["--set", "faults.dropp=0.5"], ["faults.dropp = 0.5", "known: drop, delay, deadline"]),
+        (["--set", "server.aggregate=median"], ["server.aggregate = Median()", "mean for fedpm"]),
         (["--partition", "dirichlet:0.01", "--clients", "30"], ["has no samples", "--allow-empty"]),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(thin, folder, words, found):
     one_error(thin("run", *TINY, *words, "--out", "a"), 2, *found)
     assert not (folder / "a").exists()
+
+
+def test_faults_are_told_as_they_happen(thin, folder):
+    faults = ["--set", "faults.drop=0.5", "--set", "cohort.min_replies=3", "--set", "cohort.without_quorum=skip"]
+    code, _, err = thin("run", *TINY, *faults, "--out", "a")
+    assert code == 0
+    skipped = [row["round"] for row in lines(folder / "a") if row["skipped"]]
+    assert skipped
+    for number in skipped:
+        assert f"round {number} skipped: " in err
+    assert "dropped: dropped on the way" in err
 
 
 @pytest.mark.parametrize(
@@ -270,8 +284,9 @@ def test_resume_refuses_what_is_no_run(thin, folder):
 
 
 def test_resume_refuses_a_broken_checkpoint(thin, stopped):
-    (stopped / "parts" / "checkpoint" / "manifest.json").write_text("{")
-    one_error(thin("resume", "parts"), 2, "parts/checkpoint/manifest.json", "not JSON")
+    for path in (stopped / "parts" / "checkpoint").glob("manifest-*.json"):
+        path.write_text("{")
+    one_error(thin("resume", "parts"), 2, "parts/checkpoint/manifest-", "the checkpoint is broken")
 
 
 def test_report(thin, stopped):

@@ -30,6 +30,14 @@ def test_a_dropped_client_was_asked_but_not_one_of_an_evaluation():
     assert asked({"clients": 5, "dropped": dropped}) == 7
 
 
+def test_a_skipped_round_was_sent_to_its_clients_and_is_timed(make_run, make_rounds):
+    rows = make_rounds(3)
+    rows[1] |= {"clients": 0, "dropped": [{"client": n, "reason": "dropped on the way"} for n in range(4)]}
+    (known,) = crossings([read_run(make_run(rows=rows))])
+    assert known["asked"] == [10, 4, 10]
+    assert known["down"] == [row["down_bytes"] for row in rows]
+
+
 def test_the_page_holds_what_crossed_once(make_run, make_rounds):
     rows = make_rounds(3)
     rows[1] |= {"accuracy": None, "dropped": [{"client": 4, "reason": "late"}]}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from thinwire.compare.playing import FAILURES, play_run
@@ -18,24 +18,30 @@ from thinwire.runtime.ledger import Round
 
 def main(pipe: Connection, folder: Path) -> None:
     """Play the run that is asked for beside `folder`; say every round that is committed, or why it failed."""
-    Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    asked = Event()
+    Thread(target=_heed, args=(pipe, asked), daemon=True).start()
 
     def say(**message: Any) -> None:
         pipe.send_bytes(json.dumps(message).encode())
 
     def show(entry: Round, rounds: int) -> None:
         say(round=asdict(entry))
+        if asked.is_set():
+            raise KeyboardInterrupt
 
     try:
         play_run(folder, 1, show)
     except FAILURES as error:
         say(failed=str(error))
+    except KeyboardInterrupt:
+        pass
 
 
-def _end_with(pipe: Connection) -> None:
-    """End this process at once when the one at the other end is gone: nobody says anything else on that pipe."""
+def _heed(pipe: Connection, asked: Event) -> None:
+    """What is said on the pipe asks for an end after the round; when the one who says it is gone, end at once."""
     with suppress(EOFError, OSError):
-        pipe.recv_bytes()
+        while pipe.recv_bytes():
+            asked.set()
     os._exit(1)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from signal import SIGKILL
@@ -13,23 +14,28 @@ from subprocess import DEVNULL, Popen
 from typing import Any
 
 from thinwire.compare.suite import Planned
+from thinwire.runtime.interruption import heeded
 from thinwire.runtime.ledger import Round
 
 OnRunRound = Callable[[str, Round, int], None]  # the run's label, the round just committed, rounds in all
 STDERR = 2
+HEED_SECONDS = 0.2  # after which Ctrl-C is heeded
 
 
 def side_by_side(runs: Sequence[Planned], jobs: int, on_round: OnRunRound) -> dict[str, str]:
-    """-> why runs failed, by label. Whatever ends this call ends the processes."""
+    """-> why runs failed, by label. Whatever ends this call ends the processes; Ctrl-C lets them end their round."""
     waiting, children, failed = list(runs), dict[Connection, Child](), dict[str, str]()
     try:
-        while waiting or children:
-            while waiting and len(children) < jobs:
-                child = Child(waiting.pop(0))
-                children[child.pipe] = child
-            for pipe in wait(list(children)):
-                assert isinstance(pipe, Connection)
-                _listen(children, pipe, failed, on_round)
+        with heeded() as interruption:
+            while children or (waiting and not interruption.asked):
+                while waiting and len(children) < jobs and not interruption.asked:
+                    child = Child(waiting.pop(0))
+                    children[child.pipe] = child
+                for pipe in wait(list(children), HEED_SECONDS):
+                    assert isinstance(pipe, Connection)
+                    _listen(children, pipe, failed, on_round)
+                for child in children.values() if interruption.asked else ():
+                    child.end()
     finally:
         for child in children.values():
             child.stop()
@@ -55,7 +61,7 @@ class Child:
     """A process that plays one run with one worker, and ends by itself when this one is gone."""
 
     def __init__(self, run: Planned) -> None:
-        self.run = run
+        self.run, self.asked = run, False
         self.pipe, theirs = Pipe()
         number = theirs.fileno()
         words = [sys.executable, "-P", "-m", "thinwire.compare.child", str(number), str(run.folder)]
@@ -73,6 +79,13 @@ class Child:
         except (EOFError, OSError):
             self.pipe.close()
             return {"ended": self.process.wait()}
+
+    def end(self) -> None:
+        """Ask the process to end after its round."""
+        if not self.asked:
+            self.asked = True
+            with suppress(OSError):
+                self.pipe.send_bytes(b"end")
 
     def stop(self) -> None:
         """End the process, whatever it is doing: what it has committed stays."""

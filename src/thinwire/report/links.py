@@ -46,11 +46,13 @@ def crossings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     A run whose ledger does not say how many clients took part has no rounds here.
     """
-    return [_crossings(run, [row for row in run.rounds if row["clients"]]) for run in runs]
+    return [_crossings(run, [row for row in run.rounds if asked(row)]) for run in runs]
 
 
 def asked(row: Mapping[str, Any]) -> int:
-    """How many clients a round was sent to: those whose update was accepted, and those that were dropped."""
+    """How many clients a round was sent to: those whose update was accepted, those that were dropped; 0: unknown."""
+    if row["clients"] is None:
+        return 0
     dropped = [entry for entry in row["dropped"] if not str(entry.get("reason")).startswith(EVALUATION)]
     return int(row["clients"]) + len(dropped)
 
@@ -59,7 +61,7 @@ def accuracy_by_seconds(runs: Sequence[Run], labels: Sequence[str]) -> Figure | 
     """Draw accuracy (%), a line a run, for the page to set against link time; None without a point to draw."""
     traces = []
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        rows = [row for row in run.rounds if row["clients"] and row["accuracy"] is not None]
+        rows = [row for row in run.rounds if asked(row) and row["accuracy"] is not None]
         points = [(row["round"], 100 * row["accuracy"]) for row in rows]
         notes = [f"{percent(row['accuracy'])} · round {row['round']}" for row in rows]
         traces += line_of_run(index, label, points, notes)

@@ -95,7 +95,10 @@ def costs(run: Run) -> str:
     summary = run.summary
     names = {"up_bytes": "up", "down_bytes": "down", "evaluate_bytes": "for evaluation"}
     parts = [f"{human_bytes(summary[key])} {name}" for key, name in names.items() if summary.get(key) is not None]
-    feedback = ", error feedback" if summary.get("error_feedback") is True else ""
+    share = summary.get("error_feedback")
+    feedback = (
+        f", error feedback{'' if share is True else f' {share:g}'}" if isinstance(share, int | float) and share else ""
+    )
     if summary.get("uplink") is not None:
         parts.append(f"uplink {text_or_missing(summary['uplink'])}{feedback}")
     if summary.get("downlink") is not None:
