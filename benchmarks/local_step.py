@@ -21,13 +21,13 @@ ADAM = Local(optimizer="adam", lr=0.1, batch_size=128)
 
 def step_of(trainee: Trainee, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """One step of thinwire's training loop."""
-    solver = optimizer(trainee.trained, ADAM, round=1)
+    advance = optimizer(trainee.trained, ADAM, round=1)
 
     def step() -> None:
         trainee.push()
         cross_entropy(trainee.model(x), y).backward()
         trainee.pull()
-        solver.step()
+        advance()
 
     return step
 

@@ -21,13 +21,13 @@ SHAPES = {"lenet": (1, 28, 28), "cnn-gn": (3, 32, 32)}
 
 def step_of(trainee: Trainee, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """One step of thinwire's training loop."""
-    solver = optimizer(trainee.trained, Local(momentum=0.9), round=1)
+    advance = optimizer(trainee.trained, Local(momentum=0.9), round=1)
 
     def step() -> None:
         trainee.push()
         token_loss(trainee.model(x), y).backward()
         trainee.pull()
-        solver.step()
+        advance()
 
     return step
 
