@@ -19,13 +19,14 @@ def over_the_wire(message):
 class Nodes(Grid):
     """One ClientApp on so many nodes.
 
-    `lost`: nodes that say who they are and then never reply; `change(node, reply)` tampers with replies.
+    `lost`: nodes that say who they are and then never reply; `silent`: nodes that do not even say that;
+    `change(node, reply)` tampers with replies.
     """
 
     def __init__(self, app, clients, run_config=None, node_config=None):
         self.app, self.run_config, self.node_config = app, run_config or {}, node_config or {}
         self.contexts = {}
-        self.lost, self.change = set(), lambda node, reply: reply
+        self.lost, self.silent, self.change = set(), set(), lambda node, reply: reply
         self.replies, self.numbers = {}, count(1)
         self.asked = []
         for client in range(clients):
@@ -61,7 +62,8 @@ class Nodes(Grid):
             message.metadata.__dict__["_message_id"] = str(next(self.numbers))
             taken.append(message.metadata.message_id)
             self.asked.append((message.metadata.dst_node_id, message.metadata.message_type))
-            if message.metadata.dst_node_id not in self.lost or message.metadata.message_type == "query":
+            query = message.metadata.message_type == "query"
+            if message.metadata.dst_node_id not in (self.silent if query else self.lost):
                 self.replies[taken[-1]] = self._serve(message)
         return taken
 

@@ -7,10 +7,12 @@ import pytest
 pytest.importorskip("flwr")
 
 from flowernodes import Nodes, Tape
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 
 from thinwire import api
 from thinwire.errors import ConfigError, TrainingError
-from thinwire.flower import client_app
+from thinwire.flower import client_app, grid
 from thinwire.flower.grid import GridPool
 from thinwire.flower.server import play
 from thinwire.runtime import run as runs
@@ -107,10 +109,37 @@ def test_flower_node_that_is_lost_in_mid_round_is_dropped_by_name_and_the_round_
     assert result.rounds[1].dropped == [{"client": 2, "reason": "no reply when the round ended, 2 were there"}]
 
 
+def test_flower_node_whose_first_answer_came_too_late_is_asked_again(tmp_path):
+    made = experiment(method="fedavg", rounds=1)
+    nodes, expired = Nodes(client_app(made), 3), []
+
+    def expire_once(node, reply):
+        if reply.metadata.message_type != "query" or node != nodes.node_of(1) or expired:
+            return reply
+        expired.append(Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "expired"), reply_to=reply))
+        expired[0].metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
+        return expired[0]
+
+    nodes.change = expire_once
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    assert expired
+    assert result.rounds[0].clients == 3
+
+
+def test_flower_silent_node_holds_up_no_other(tmp_path, monkeypatch):
+    made = experiment(method="fedavg", rounds=2)
+    nodes, slept = Nodes(client_app(made), 3), []
+    nodes.silent = {nodes.join(7)}
+    monkeypatch.setattr(grid, "sleep", slept.append)
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    assert [entry.clients for entry in result.rounds] == [3, 3]
+    assert not any(slept)
+
+
 def test_flower_client_without_a_node_is_named(tmp_path):
     made = experiment(method="fedavg", rounds=1, **{"cohort.join_timeout": 0})
     result = runs.start(made, tmp_path / "run", connect=on_nodes(made, Nodes(client_app(made), 2)))
-    assert result.rounds[0].dropped == [{"client": 2, "reason": "no node of this client is connected"}]
+    assert result.rounds[0].dropped == [{"client": 2, "reason": "no node has said that it is this client"}]
 
 
 def test_flower_round_without_its_quorum_stops_the_run_which_can_be_resumed(tmp_path):

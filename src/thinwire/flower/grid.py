@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import ClassVar
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from thinwire.errors import DecodeError
@@ -22,7 +23,8 @@ from thinwire.runtime.pool import Task
 
 log = logging.getLogger("flwr.thinwire")
 
-HELLO_SECONDS = 60.0  # for an answer to the question of who a node is
+HELLO_SECONDS = 60.0  # for an answer to the question of who a node is; then it is asked again
+UNHEARD = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 SHORTEST, LONGEST, GROWTH = 0.02, 1.0, 1.3  # seconds between two looks for replies
 
 
@@ -34,6 +36,7 @@ class GridPool:
     def __init__(self, grid: Grid, run: int, clients: Sequence[int], settings: CohortSettings) -> None:
         self.grid, self.run, self.clients, self.settings = grid, run, frozenset(clients), settings
         self.nodes: dict[int, int] = {}  # client -> node
+        self.asked: dict[str, tuple[int, float]] = {}  # open question of who it is -> node, until when
         self.met: set[int] = set()  # nodes that have said who they are, or were refused
         self.broadcasts: Sequence[bytes] = ()
         self.waited = False
@@ -47,19 +50,37 @@ class GridPool:
 
     # who is there ----------------------------------------------------------------------------------------------------
 
-    def meet(self) -> None:
-        """Forget the nodes that left, ask those that came who they are."""
+    def _gather(self, wanted: set[int]) -> None:
+        """Meet the nodes until those wanted are there; wait for them in the first round, later for answers only."""
+        start, pause = monotonic(), SHORTEST
+        join = 0 if self.waited else self.settings.join_timeout
+        self._meet()
+        while not wanted <= set(self.nodes):
+            passed = monotonic() - start
+            if passed >= join and not (self.asked and passed < HELLO_SECONDS):
+                break
+            sleep(pause)
+            pause = min(LONGEST, GROWTH * pause)
+            self._meet()
+        self.waited = True
+
+    def _meet(self) -> None:
+        """Forget the nodes that left, ask those that came who they are, hear those that answer.
+
+        A question stays open while the run goes on: a node that is slow to answer holds up no other.
+        """
         present = set(self.grid.get_node_ids())
         self.met &= present
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
-        newcomers = sorted(present - self.met)
-        limit = min(HELLO_SECONDS, self.settings.round_timeout)
-        sent = [messages.hello(node, self.run, limit) for node in newcomers]
-        replies = self._exchange(sent, len(newcomers), limit)
-        for node in newcomers:
-            if node in replies:
+        self.asked = {q: (node, end) for q, (node, end) in self.asked.items() if node in present and monotonic() < end}
+        newcomers = sorted(present - self.met - {node for node, _ in self.asked.values()})
+        sent = self._push([messages.hello(node, self.run, HELLO_SECONDS) for node in newcomers])
+        self.asked |= {question: (node, monotonic() + HELLO_SECONDS) for question, node in sent.items()}
+        for reply in self.grid.pull_messages(list(self.asked)) if self.asked else ():
+            node, _ = self.asked.pop(reply.metadata.reply_to_message_id, (None, 0.0))
+            if node is not None and not (reply.has_error() and reply.error.code in UNHEARD):
                 self.met.add(node)
-                self._introduce(node, replies[node])
+                self._introduce(node, reply)
 
     def _introduce(self, node: int, reply: Message) -> None:
         words = {} if reply.has_error() else messages.words_of(reply.content)
@@ -69,15 +90,6 @@ class GridPool:
             return
         reason = reply.error.reason if reply.has_error() else words.get("refused", f"it is client {client!r}")
         log.warning("node %d takes no part: %s", node, reason)
-
-    def _gather(self, wanted: set[int]) -> None:
-        """Meet the nodes; the first time, wait for those wanted."""
-        self.meet()
-        deadline = monotonic() + (0 if self.waited else self.settings.join_timeout)
-        while not wanted <= set(self.nodes) and monotonic() < deadline:
-            sleep(LONGEST)
-            self.meet()
-        self.waited = True
 
     # a round ---------------------------------------------------------------------------------------------------------
 
@@ -106,7 +118,7 @@ class GridPool:
 
     def _missing(self, client: int, replies: Mapping[int, Message]) -> Answer:
         if client not in self.nodes:
-            return Answer(client, "failed", reason="no node of this client is connected")
+            return Answer(client, "failed", reason="no node has said that it is this client")
         return Answer(client, "failed", reason=f"no reply when the round ended, {len(replies)} were there")
 
     def _exchange(self, sent: Sequence[Message], enough: int, seconds: float) -> dict[int, Message]:

@@ -87,7 +87,7 @@ class CohortSettings(_Section):
     tries: Positive = 5
     oversample: Annotated[float, Field(ge=1, le=100)] = 1.0
     round_timeout: Annotated[float, Field(gt=0, lt=1e6)] = 3600.0
-    join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 60.0
+    join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 300.0
 
     def share(self, clients: int) -> float:
         """The fraction of the clients that a round asks."""
