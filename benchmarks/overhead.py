@@ -30,8 +30,9 @@ from thinwire.models import build
 from thinwire.runtime import run as runs
 from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import parse
-from thinwire.runtime.pool import open_pool
-from thinwire.runtime.simulate import Progress, Simulation
+from thinwire.runtime.forked import open_pool
+from thinwire.runtime.progress import Progress
+from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
 
 LR = 0.05

@@ -26,7 +26,8 @@ from thinwire.runtime.client import RESULT, Answer, Clients, open_envelope
 from thinwire.runtime.evaluation import read_result
 from thinwire.runtime.experiment import merge, parse
 from thinwire.runtime.pool import Inline
-from thinwire.runtime.simulate import Progress, Simulation
+from thinwire.runtime.progress import Progress
+from thinwire.runtime.simulate import Simulation
 from thinwire.tensors import layout_of
 from thinwire.versions import Held
 

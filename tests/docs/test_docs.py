@@ -192,7 +192,7 @@ def test_the_figures_are_those_of_the_data(tmp_path):
 
 
 def _named(picture):
-    """The picture with its clipping paths numbered: their names are hashes of floats, to the last bit of a processor."""
+    """The picture with its clipping paths numbered: their names are hashes of floats to the last bit."""
     text = picture.read_text()
     for number, name in enumerate(dict.fromkeys(re.findall(r'id="(p[0-9a-f]{10})"', text))):
         text = text.replace(name, f"clip-{number}")

@@ -278,7 +278,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     pids = get_context("fork").SimpleQueue()
 
     def work():
-        from thinwire.runtime.pool import Forked
+        from thinwire.runtime.forked import Forked
 
         pool = Forked(World().side, 2)
         pids.put([process.pid for process in pool.processes])

@@ -15,8 +15,9 @@ from thinwire.frame import read as read_frame
 from thinwire.methods import METHODS
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, RESULT, Answer, Clients, Record
 from thinwire.runtime.evaluation import Score, evaluate_clients, personal, read_scores, write_scores
+from thinwire.runtime.forked import Forked
 from thinwire.runtime.ledger import Ledger
-from thinwire.runtime.pool import Forked, Inline
+from thinwire.runtime.pool import Inline
 from thinwire.runtime.run import assemble, resume, start
 from thinwire.runtime.simulate import Simulation
 

@@ -14,9 +14,9 @@ from thinwire.runtime.assembly import assemble
 from thinwire.runtime.client import ENVELOPE_BYTES, RESULT, Answer
 from thinwire.runtime.evaluation import evaluate_clients
 from thinwire.runtime.experiment import read_file, to_toml
+from thinwire.runtime.forked import open_pool
 from thinwire.runtime.ledger import Ledger
 from thinwire.runtime.link import Crossings, Link
-from thinwire.runtime.pool import open_pool
 from thinwire.runtime.run import Clients, resume, start
 
 RATES = {"up_mbps": 2.0, "down_mbps": 5.0, "latency_ms": 30.0}

@@ -6,8 +6,8 @@ from test_run_determinism import FEEDBACK, Stop, same, stop_after, summary
 from toyworld import World, experiment, lines, run
 
 from thinwire.data.parts import Drawn
+from thinwire.runtime.round import _others
 from thinwire.runtime.run import assemble, resume
-from thinwire.runtime.simulate import _others
 
 MANY = {"data": {"partition": "drawn:8", "clients": 50_000}, "cohort": {"size": 6}}
 

@@ -12,9 +12,9 @@ from toyworld import World, lines, run
 from thinwire.errors import DataError
 from thinwire.runtime import checkpoint
 from thinwire.runtime.client import NEVER, Record
+from thinwire.runtime.progress import Progress
 from thinwire.runtime.records import Records, Shelf, from_known
 from thinwire.runtime.run import resume
-from thinwire.runtime.simulate import Progress
 from thinwire.runtime.state import arrays_to_bytes
 from thinwire.runtime.store import CLIENTS, Store, known
 

@@ -13,7 +13,8 @@ from thinwire.errors import DecodeError, TrainingError
 from thinwire.frame import Kind
 from thinwire.methods import Update
 from thinwire.runtime.client import NEVER, Answer, Record, envelope, open_envelope, settle
-from thinwire.runtime.pool import Forked, Inline
+from thinwire.runtime.forked import Forked
+from thinwire.runtime.pool import Inline
 from thinwire.runtime.state import arrays_from_bytes
 
 SIX = {"load": "toyworld:blobs", "clients": 6}

@@ -13,8 +13,9 @@ from thinwire.runtime import faults
 from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import merge, parse
 from thinwire.runtime.pool import Inline
+from thinwire.runtime.progress import Progress
 from thinwire.runtime.run import assemble, start
-from thinwire.runtime.simulate import Progress, Simulation
+from thinwire.runtime.simulate import Simulation
 from thinwire.train import Local
 
 CLASSES, FEATURES = 3, 6

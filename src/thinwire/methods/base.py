@@ -104,6 +104,7 @@ class Method:
     train_together: Callable[[Sequence[Work]], list[Trained]] | None  # of clients with equally many samples
     evaluate: Callable[[Held, ClientState, Data], dict[str, float]]
     read: Callable[[ServerState, int, bytes], Update]
+    mirror: Callable[[Held], ServerState | None]  # the state as far as `read` looks at it, if what both ends hold does
     merge: Callable[[ServerState, Iterable[Update]], ServerState]
     model: Callable[[ServerState], nn.Module]
     ship: Callable[[ServerState, dict[str, Any]], bytes]  # the model file; the dict describes the architecture
@@ -190,6 +191,7 @@ def assemble(name: str, algorithm: Any, parameters: int) -> Method:
         "cohort": lambda state, clients, draw: sample_cohort(algorithm.setup.fraction, clients, draw),
         "version": lambda state: state.history.version,
         "error_feedback": algorithm.setup.error_feedback,
+        "mirror": lambda held: None,
     }
     names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", "train_together")]
     parts = {part: plain[part] if part not in dir(algorithm) else getattr(algorithm, part) for part in names}

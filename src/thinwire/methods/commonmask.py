@@ -165,6 +165,11 @@ class CommonMask(Prunable):
         """A client's change (k,)."""
         return self.over(mask_of(state)).read(state, client, message)
 
+    def mirror(self, held: Held[Global]) -> State | None:
+        """As FedAvg's, under the mask."""
+        state = super().mirror(held)
+        return state and with_mask(state, held.value.beside[0])
+
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """FedAvg's step on the kept weights; then the mask, when it comes."""
         merged = self.over(mask_of(state)).merge(state, updates)

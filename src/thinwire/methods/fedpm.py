@@ -190,6 +190,10 @@ class FedPM:
             raise DecodeError(f"mask: {share:.3f} of its votes are against, server.max_votes_against is {most:g}")
         return Update(frame.samples, mask, marginal_bits=binary_entropy(np.count_nonzero(mask) / mask.size) * mask.size)
 
+    def mirror(self, held: Held[Tally]) -> State:
+        """The state as far as `read` looks at it."""
+        return State(History(held.version), held.value)
+
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """Beta aggregation: ones += Σ m, total += K, after a reset when one is due."""
         every = self.options.reset_every or ceil(1 / self.setup.fraction - 1e-9)  # 1 / (1/49) is a little above 49

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from thinwire.errors import DataError, DecodeError
 from thinwire.modelfile import save_bytes, sync_folder
+from thinwire.runtime.progress import Progress
 from thinwire.runtime.records import Shelf, from_known
-from thinwire.runtime.simulate import Progress
 from thinwire.runtime.state import record_like, record_to_bytes
 from thinwire.runtime.store import CLIENTS, known
 

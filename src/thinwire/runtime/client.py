@@ -11,7 +11,8 @@ from thinwire import frame as frames
 from thinwire.errors import DecodeError, NeedKeyframe, TrainingError
 from thinwire.frame import Frame, Kind
 from thinwire.methods import Data, Method
-from thinwire.methods.base import ClientState, Trained
+from thinwire.methods.base import ClientState, ServerState, Trained
+from thinwire.runtime.reading import Reading, read
 from thinwire.runtime.state import arrays_from_bytes, arrays_to_bytes
 from thinwire.versions import Held
 
@@ -88,12 +89,14 @@ class Clients:
         self.test_data = test_data or data  # with the samples held back for evaluation
         self.replica: Held | None = None
         self.received: dict[tuple[bytes, int | None], Held] = {}
+        self.mirror: ServerState | None = None
 
     def sync(self, broadcast: bytes) -> None:
         """Bring what the process holds to the current version: decodes the round's step once for all its clients."""
         have = self.replica.version if self.replica else None
         self.replica = self.method.receive(broadcast, self.replica, have)
         self.received = {}
+        self.mirror = self.method.mirror(self.replica)
 
     def receive(self, broadcast: bytes, have: int | None) -> Held:
         """What a client that had a version holds after a broadcast; each different broadcast is decoded once.
@@ -117,6 +120,10 @@ class Clients:
             return Answer(client, "stop", reason=f"client {client}: {error}")
         except Exception as error:  # a client may fail in any way; the run goes on without it
             return Answer(client, "failed", reason=f"{type(error).__name__}: {error}")
+
+    def read(self, client: int, frame: bytes) -> Reading | None:
+        """What comes of a client's frame, read for the server; None where what this process holds does not do."""
+        return None if self.mirror is None else read(self.method, self.mirror, client, frame)
 
     def open(self, client: int, record: Record, accepted: int, broadcast: bytes, purpose: str = TRAIN) -> Opened:
         """What a client has after a message."""

@@ -20,7 +20,9 @@ from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.link import Crossings
-from thinwire.runtime.simulate import Progress, Simulation, check_request
+from thinwire.runtime.progress import Progress
+from thinwire.runtime.round import check_request
+from thinwire.runtime.simulate import Simulation
 
 COLUMNS = ("client", "train_samples", "test_samples", "accuracy", "loss")
 

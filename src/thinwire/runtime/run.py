@@ -23,13 +23,16 @@ from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, claim, resumable
+from thinwire.runtime.forked import default_workers, open_pool, open_reader
 from thinwire.runtime.interruption import Interruption, heeded
 from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
 from thinwire.runtime.link import Link
-from thinwire.runtime.pool import Pool, default_workers, open_pool
+from thinwire.runtime.pool import Pool
+from thinwire.runtime.progress import Progress
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
-from thinwire.runtime.simulate import Progress, RoundWork, Simulation
+from thinwire.runtime.round import RoundWork
+from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
 
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
@@ -96,7 +99,7 @@ def _local(assembly: Assembly, workers: int | None) -> Pool:
     if number > 1 and alone:
         raise ConfigError("workers", number, "1 on a GPU, and where clients train together")
     clients = Clients(faults.played(assembly), assembly.client_data, assembly.run_id, assembly.evaluation_data)
-    return faults.faulty(Together(clients) if assembly.together else open_pool(clients, number), assembly)
+    return Together(clients) if assembly.together else open_pool(clients, number)
 
 
 def _most_bytes(experiment: Experiment) -> int:
@@ -128,9 +131,10 @@ def _play(
     began, cohort = perf_counter(), assembly.experiment.cohort
     with _one_thread():
         with closing(pool), closing(progress.records.shelf), heeded() as interruption:
+            reader, pool = open_reader(assembly.method, pool), faults.faulty(pool, assembly)
             recorder = Recorder(pool, out / FRAMES) if (out / FRAMES).is_dir() else None
             simulation = Simulation(
-                assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool,
+                assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool, reader=reader,
                 oversample=cohort.oversample if pool.may_be_late else 1.0, min_replies=cohort.min_replies,
                 without_quorum=cohort.without_quorum, tries=cohort.tries,
             )  # fmt: skip
