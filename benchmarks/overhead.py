@@ -5,16 +5,23 @@ clients of 600 images, 10 a round, one epoch of batches of 32: what remains is t
 clients on the same batches with torch.optim and a running mean of the weights, and makes no byte; with two processes
 each forked worker trains half of the cohort and sends back one sum. Rounds are played in turns, so that a drifting
 machine hits all alike. `cpu ms` is the time of one processor, where there is one process: it holds on a shared machine.
+FedLab, pfl-research and Flower's simulation take part where THINWIRE_PEERS names an interpreter that has them, and only
+those that it has (`benchmarks/peers.py`).
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
+from subprocess import PIPE, Popen, TimeoutExpired, run
+from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any
 
@@ -36,6 +43,9 @@ from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
 
 LR = 0.05
+PEERS = os.environ.get("THINWIRE_PEERS", "")
+SCRIPT = Path(__file__).with_name("peers.py")
+TITLES = {"fedlab": "FedLab", "pfl": "pfl-research", "flwr": "Flower simulation"}
 State = dict[str, torch.Tensor]
 
 
@@ -156,6 +166,49 @@ class Bare:
             process.join()
 
 
+class Peer:
+    """Rounds of another simulator, in an interpreter that has it."""
+
+    def __init__(self, setting: Setting, workers: int, name: str) -> None:
+        dataset = globals()[setting.name]()
+        self.folder = TemporaryDirectory()
+        path = Path(self.folder.name)
+        np.savez(path / "samples.npz", x=dataset.train.x, y=dataset.train.y)
+        words = asdict(setting) | {"lr": LR, "processes": workers, "samples": str(path / "samples.npz")}
+        (path / "setting.json").write_text(json.dumps(words))
+        with (path / "log").open("w") as log:
+            self.process = Popen(
+                [PEERS, str(SCRIPT), name, str(path / "setting.json")], stdin=PIPE, stdout=PIPE, stderr=log, text=True
+            )
+
+    def __call__(self) -> None:
+        """A round."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        if not self.process.stdout.readline():
+            raise RuntimeError(Path(self.folder.name, "log").read_text()[-2000:])
+
+    def close(self) -> None:
+        """Ends when nobody asks any more."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except TimeoutExpired:
+            self.process.kill()
+        self.folder.cleanup()
+
+
+def peers(workers: int) -> list[str]:
+    """Simulators that the interpreter of THINWIRE_PEERS has; those of one process only where one is asked for."""
+    names = ("fedlab", "pfl", "flwr") if workers == 1 else ("flwr",)
+    return [
+        name for name in names if PEERS and not run([PEERS, "-c", f"import {name}"], capture_output=True).returncode
+    ]
+
+
 def measured(setting: Setting, makers: dict[str, Callable[[], Any]], workers: int) -> list[dict[str, Any]]:
     """Rounds of all in turns, the first of each not counted; medians, and ratios round by round."""
     players = {name: make() for name, make in makers.items()}
@@ -169,11 +222,12 @@ def measured(setting: Setting, makers: dict[str, Callable[[], Any]], workers: in
                 cpu[name].append(1000 * (process_time() - start_cpu) / setting.cohort)
     for play in players.values():
         play.close()
+    here = [name for name, play in players.items() if workers == 1 and not isinstance(play, Peer)]
     return [
         {"setting": setting.name, "runtime": name, "processes": workers, "ms a task": median(wall[name])}
         | {"of the bare loop": ratio(wall[name], wall["bare PyTorch loop"])}
-        | {"cpu ms": median(cpu[name]) if workers == 1 else "-"}
-        | {"cpu of the bare loop": ratio(cpu[name], cpu["bare PyTorch loop"]) if workers == 1 else "-"}
+        | {"cpu ms": median(cpu[name]) if name in here else "-"}
+        | {"cpu of the bare loop": ratio(cpu[name], cpu["bare PyTorch loop"]) if name in here else "-"}
         for name in makers
     ]
 
@@ -190,6 +244,8 @@ def candidates(setting: Setting, workers: int) -> dict[str, Callable[[], Any]]:
     if setting is SMALL and workers == 1:
         for method in ("fedavg", "fedpm"):
             found[f"thinwire {method}, together"] = lambda m=method: Thinwire(setting, 1, together=True, method=m)
+    for name in peers(workers):
+        found[TITLES[name]] = lambda n=name: Peer(setting, workers, n)
     return found
 
 
