@@ -1,20 +1,24 @@
 """Populations of 1,000 to 100,000 clients, 1,000 of them a round: client i has 10 images of MNIST drawn by (seed, i).
 
-Every setting is a run of its own, in a process of its own, with its checkpoint a round. Memory is the largest that this
-process had (resident) and, beside it, that of one worker: what a worker shares with it is counted again. The first
-round has all that comes before it: imports, loading the data. Seconds of the processors say what a round costs where
-others use the machine too; the last round scores the model and is left out.
+Every setting is a run of its own, in a process of its own, with its checkpoint a round. `MB all` is the largest sum, in
+samples of ten a second, of what this process and its workers hold, a page that several share counted once (Linux's
+proportional set size); beside it the largest resident memory of this process, and of one worker with what it shares.
+The first round has all that comes before it: imports, loading the data. Seconds of the processors say what a round
+costs where others use the machine too; the last round scores the model and is left out.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from time import perf_counter, process_time
 from typing import Any
 
@@ -43,7 +47,7 @@ def measured(model: str, clients: int, uplink: dict[str, Any] | None = None, rou
         ends.append(perf_counter())
         busy.append(process_time())
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, Watch() as watch:
         out = Path(folder) / "run"
         result = runs.start(parse(made), out, workers=WORKERS, on_round=note)
         disk = sum(path.stat().st_size for path in (out / "checkpoint").iterdir())
@@ -53,10 +57,41 @@ def measured(model: str, clients: int, uplink: dict[str, Any] | None = None, rou
         "s first round": seconds[0], "s a round": median(seconds[1:-1]),
         "CPU s a round, server": (busy[-2] - busy[0]) / (rounds - 2),
         "CPU s a round, workers": _cpu_seconds(resource.RUSAGE_CHILDREN) / rounds,
-        "MB": _megabytes(resource.RUSAGE_SELF), "MB a worker": _megabytes(resource.RUSAGE_CHILDREN),
+        "MB all": watch.most / 1e6, "MB server": _megabytes(resource.RUSAGE_SELF), "MB a worker": _megabytes(resource.RUSAGE_CHILDREN),
         "MB checkpoint": disk / 1e6,
         "accuracy": result.summary["accuracy"],
     }  # fmt: skip
+
+
+class Watch(Thread):
+    """The largest memory of this process and its children, while the block runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most, self.over = 0, Event()
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Samples until the block is over."""
+        while not self.over.wait(0.1):
+            found = [os.getpid(), *(child.pid for child in active_children() if child.pid)]
+            self.most = max(self.most, sum(map(_proportional, found)))
+
+
+def _proportional(pid: int) -> int:
+    """Bytes of a process, a page that it shares with others divided among them; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def _cpu_seconds(who: int) -> float:
