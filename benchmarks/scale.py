@@ -57,7 +57,8 @@ def measured(model: str, clients: int, uplink: dict[str, Any] | None = None, rou
         "s first round": seconds[0], "s a round": median(seconds[1:-1]),
         "CPU s a round, server": (busy[-2] - busy[0]) / (rounds - 2),
         "CPU s a round, workers": _cpu_seconds(resource.RUSAGE_CHILDREN) / rounds,
-        "MB all": watch.most / 1e6, "MB server": _megabytes(resource.RUSAGE_SELF), "MB a worker": _megabytes(resource.RUSAGE_CHILDREN),
+        "MB all": watch.most / 1e6, "MB server": _megabytes(resource.RUSAGE_SELF),
+        "MB a worker": _megabytes(resource.RUSAGE_CHILDREN),
         "MB checkpoint": disk / 1e6,
         "accuracy": result.summary["accuracy"],
     }  # fmt: skip
@@ -80,7 +81,7 @@ class Watch(Thread):
 
     def run(self) -> None:
         """Samples until the block is over."""
-        while not self.over.wait(0.1):
+        while not self.over.wait(0.25):
             found = [os.getpid(), *(child.pid for child in active_children() if child.pid)]
             self.most = max(self.most, sum(map(_proportional, found)))
 
