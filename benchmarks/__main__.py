@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import codecs, fedpara_step, local_step, overhead, scale, sparse_step, thin
+from benchmarks import codecs, fedpara_step, local_step, overhead, reading, scale, sparse_step, thin
 from benchmarks.wire import namespaces
 
 ALL = {
@@ -15,6 +15,7 @@ ALL = {
     "sparse_step": sparse_step.main,
     "thin": thin.main,
     "overhead": overhead.main,
+    "reading": reading.main,
     "scale": scale.main,
     "wire": namespaces.main,
 }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thinwire.codecs import M22, STC, ByRole, Context, Float16, Float32, Pooled, TopK, parts
-from thinwire.codecs.entries import Entries, add, dense, read, values
+from thinwire.codecs.entries import Entries, add, add_signs, dense, magnitudes, read, values
 from thinwire.codecs.named import FedZip
 from thinwire.layout import Layout
 
@@ -55,6 +55,19 @@ def test_adding_is_what_numpy_does_with_an_array(codec):
         plain += np.multiply(codec.decode(payload, Context(LAYOUT)), weight, dtype=np.float64)
         add(total, read(codec, payload, Context(LAYOUT)), weight)
     assert total.tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("codec", [*SPARSE, *DENSE], ids=repr)
+def test_signs_and_magnitudes_are_those_of_the_array(codec):
+    votes = np.zeros(LAYOUT.size)
+    for number in range(3):
+        payload = codec.encode(vector(number), Context(LAYOUT))
+        x, found = codec.decode(payload, Context(LAYOUT)), read(codec, payload, Context(LAYOUT))
+        before = votes.copy()
+        add_signs(votes, found)
+        assert np.array_equal(votes - before, np.sign(x))
+        wanted = [np.abs(x[entry.slice]).sum(dtype=np.float64) for entry in LAYOUT]
+        np.testing.assert_allclose(magnitudes(found, LAYOUT), wanted, rtol=1e-12)
 
 
 def test_masks_are_added_as_numbers():

@@ -87,6 +87,7 @@ def test_an_update_of_a_sparse_codec_is_added_as_the_entries_that_it_has(uplink)
     assert all(isinstance(update.change, Entries) for update in seen)
     arrays = [Update(update.samples, update.value) for update in seen]
     layout = Layout.of({"all": (seen[0].value.size,)})
+    np.testing.assert_allclose(majority(iter(seen), layout), majority(iter(arrays), layout), rtol=1e-6)
     mean = Mean()
     assert mean(iter(seen), layout).tobytes() == mean(iter(arrays), layout).tobytes()
     assert world.progress.server.change.tobytes() == mean(iter(seen), layout).tobytes()

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from thinwire.codecs.base import Codec, Context
+from thinwire.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,32 @@ def add(total: np.ndarray, x: Vector, weight: float) -> None:
         _add(total, x, float(weight))
     else:
         raise ValueError(f"an array of shape {x.shape} cannot be added to one of {total.shape}")
+
+
+def add_signs(total: np.ndarray, x: Vector) -> None:
+    """total += sign(x), in place.  # (n,) float64"""
+    if isinstance(x, Entries):
+        total[x.places] += np.sign(x.values)
+    else:
+        _add_signs(total, x)
+
+
+def magnitudes(x: Vector, layout: Layout) -> np.ndarray:
+    """Σ |xᵢ| of every tensor.  # (tensors,) float64"""
+    if isinstance(x, Entries):
+        ends = np.cumsum(layout.sizes)
+        tensors = np.searchsorted(ends, x.places, side="right")
+        return np.bincount(tensors, np.abs(x.values), minlength=len(ends))
+    return np.array([np.abs(x[entry.slice]).sum(dtype=np.float64) for entry in layout])
+
+
+@njit(cache=True)
+def _add_signs(total, x):  # type: ignore[no-untyped-def]
+    for index in range(total.size):
+        if x[index] > 0:
+            total[index] += 1
+        elif x[index] < 0:
+            total[index] -= 1
 
 
 @njit(cache=True)

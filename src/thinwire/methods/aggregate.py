@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinwire.codecs.entries import add
+from thinwire.codecs.entries import add, add_signs, magnitudes
 from thinwire.errors import ConfigError, QuorumError
 from thinwire.layout import Layout
 from thinwire.settings import record
@@ -36,10 +36,10 @@ def majority(updates: Iterable[Update], layout: Layout) -> np.ndarray | None:
     """
     votes, sizes, clients = np.zeros(layout.size), np.zeros(len(layout)), 0
     for update in updates:
-        votes += np.sign(update.value)
-        sizes += [np.abs(update.value[entry.slice]).mean(dtype=np.float64) if entry.size else 0 for entry in layout]
+        add_signs(votes, update.change)
+        sizes += magnitudes(update.change, layout)
         clients += 1
-    scale = np.repeat(sizes, layout.sizes) / max(clients, 1)
+    scale = np.repeat(sizes / np.maximum(layout.sizes, 1), layout.sizes) / max(clients, 1)
     return (np.sign(votes) * scale).astype(np.float32) if clients else None
 
 

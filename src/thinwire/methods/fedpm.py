@@ -186,7 +186,8 @@ class FedPM:
         frame = base.read_update(self.setup, self.uplink, state.history.version, context.layout.digest, message)
         section = Section.VALUES if context.shared is None else Section.VALUES_SHARED
         mask = self.uplink.decode(frame.sole(section), context)
-        if (share := against(mask, state.tally)) > (most := self.setup.max_votes_against):
+        most = self.setup.max_votes_against
+        if most < 1 and (share := against(mask, state.tally)) > most:
             raise DecodeError(f"mask: {share:.3f} of its votes are against, server.max_votes_against is {most:g}")
         return Update(frame.samples, mask, marginal_bits=binary_entropy(np.count_nonzero(mask) / mask.size) * mask.size)
 

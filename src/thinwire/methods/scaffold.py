@@ -18,6 +18,7 @@ import numpy as np
 
 from thinwire import rng
 from thinwire.codecs import Context, Float32, varint
+from thinwire.codecs.entries import add
 from thinwire.errors import ConfigError
 from thinwire.frame import Frame, Section
 from thinwire.methods import base
@@ -55,18 +56,22 @@ class Scaffold(FedAvg):
 
     def drift(self, control: np.ndarray, change: np.ndarray, samples: int, round: int) -> np.ndarray:
         """−c − Δᵢ / (Kᵢ η) on the parameters, 0 on buffers.  # (n,) float32."""
-        local = self.setup.local
-        steps = local.epochs * -(-samples // local.batch_size)
-        drift = -control - change / np.float32(steps * local.rate(round))
+        drift = -control - change / np.float32(self.path(samples, round))
         drift[self.flat.shared :] = 0
         return drift
 
+    def path(self, samples: int, round: int) -> float:
+        """Kᵢ η, local steps times the learning rate."""
+        local = self.setup.local
+        return local.epochs * -(-samples // local.batch_size) * local.rate(round)
+
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """x ← x + lr · mean Δᵢ; c ← c + Σ (cᵢ's change) / N, N of all clients."""
-        total = np.zeros(self.start.size)
-        count = [0]
+        total, count = np.zeros(self.start.size), [0]
         control, residual = state.memory
         merged = super().merge(state, self._note(updates, state, total, count))
+        total -= count[0] * control.astype(np.float64)
+        total[self.flat.shared :] = 0
         wanted = (total / max(self.setup.clients, count[0])).astype(np.float32) + residual
         context = self.control_context(merged.history.version)
         step = self.downlink.encode(wanted, context)
@@ -77,9 +82,9 @@ class Scaffold(FedAvg):
         return replace(merged, history=history, memory=(control + change, wanted - change))
 
     def _note(self, updates: Iterable[Update], state: State, total: np.ndarray, count: list[int]) -> Iterator[Update]:
-        """The updates, each of one sample; adds up the changes of their control variates on the way."""
+        """The updates, each of one sample; adds up −Δᵢ / (Kᵢ η) and counts them on the way."""
         for update in updates:
-            total += self.drift(state.memory[0], update.value, update.samples, state.history.version + 1)
+            add(total, update.change, -1 / self.path(update.samples, state.history.version + 1))
             count[0] += 1
             yield replace(update, samples=1)
 
