@@ -24,6 +24,7 @@ from thinwire.runtime.pool import Inline, Pool, Task
 from thinwire.runtime.reading import Reader, Reading, Readings, read
 
 AHEAD = 2  # tasks or frames that may wait, a worker: bounds the answers kept for their turn
+AHEAD_BYTES = 2**28  # of updates that may wait, as arrays
 
 
 class Forked:
@@ -117,10 +118,15 @@ class Elsewhere:
         waiting = deque[tuple[Answer, int | None]]()
         for answer in answers:
             waiting.append((answer, self._submit(answer)))
-            if len(waiting) > self.pool.ahead:
+            if len(waiting) > self.ahead:
                 yield self._read(state, *waiting.popleft())
         while waiting:
             yield self._read(state, *waiting.popleft())
+
+    @property
+    def ahead(self) -> int:
+        """Frames that may wait for their turn: few of a large model, whose updates may be as large as it is."""
+        return max(1, min(self.pool.ahead, AHEAD_BYTES // (4 * self.method.parameters)))
 
     def _submit(self, answer: Answer) -> int | None:
         if answer.status != "done" or not self.worthwhile(answer.frame):
