@@ -135,6 +135,7 @@ def test_ctrl_c_stops_all_runs_of_a_comparison(tmp_path):
     assert gone(playing)
 
 
+@pytest.mark.slow
 def test_a_comparison_whose_process_is_killed_takes_its_runs_along_and_goes_on(tmp_path):
     process, run = compare_until(tmp_path, "round 5/60", 60)
     playing = children(process.pid)
