@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinwire.codecs import Bitmap, Context, Fixed, Gaps, bits, varint
+from thinwire.codecs import Bitmap, Context, Fixed, Gaps, Mask, bits, varint
+from thinwire.codecs.positions import places
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.layout import Layout
 
@@ -133,3 +134,26 @@ def test_an_empty_layout(codec):
     for payload in (b"\0\0", b"\1", b"\1\0", b"\xff"):
         with pytest.raises(DecodeError):
             codec.decode(payload, single(0))
+
+
+@pytest.mark.parametrize("codec", [*ALL, Mask()], ids=repr)
+@pytest.mark.parametrize("density", [0, 0.01, 0.5, 1])
+def test_places_are_where_the_ones_are(codec, density):
+    context = Context(Layout.of({"x": (3000,)}))
+    mask = (np.random.default_rng(0).random(3000) < density).astype(np.uint8)
+    payload = codec.encode(mask, context)
+    assert np.array_equal(places(codec, payload, context), np.flatnonzero(mask))
+
+
+@pytest.mark.parametrize("codec", [Fixed(), Gaps()], ids=repr)
+def test_few_places_of_many_need_no_array_of_all(codec):
+    context = Context(Layout.of({"x": (2_000_000,)}))
+    mask = np.zeros(2_000_000, np.uint8)
+    mask[[7, 1_999_999]] = 1
+    payload = codec.encode(mask, context)
+    places(codec, payload, context)
+    tracemalloc.start()
+    places(codec, payload, context)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000

@@ -90,20 +90,25 @@ def _rice_encode(gaps, b, out):  # type: ignore[no-untyped-def]
             position += 1
 
 
-def rice_members(payload: bytes, b: int, count: int, size: int) -> np.ndarray:
-    """Mask (size,) uint8 whose `count` members have these gaps; DecodeError when bits run out, over or are left."""
-    mask = np.zeros(size, dtype=np.uint8)
-    used = _rice_members(np.frombuffer(payload, np.uint8), b, count, mask)
+def rice_places(payload: bytes, b: int, count: int, size: int) -> np.ndarray:
+    """The `count` places below `size` with these gaps; DecodeError when bits run out, over or are left.
+
+    (count,) int64.
+    """
+    places, used = np.empty(0, np.int64), -1
+    if count * (1 + b) <= 8 * len(payload):
+        places = np.empty(count, np.int64)
+        used = _rice_places(np.frombuffer(payload, np.uint8), b, places, size)
     spare = payload[-1] >> used % 8 if used > 0 and used % 8 else 0
     if used < 0 or (used + 7) // 8 != len(payload) or spare:
         raise DecodeError("gaps: the bits do not give the number of positions that the payload names")
-    return mask
+    return places
 
 
 @njit(cache=True)
-def _rice_members(data, b, count, mask):  # type: ignore[no-untyped-def]
+def _rice_places(data, b, places, size):  # type: ignore[no-untyped-def]
     position, end, place = 0, data.size * 8, -1
-    for _ in range(count):
+    for number in range(places.size):
         gap = 0
         while position < end and (data[position >> 3] >> (position & 7)) & 1:
             gap += 1
@@ -116,7 +121,7 @@ def _rice_members(data, b, count, mask):  # type: ignore[no-untyped-def]
             gap |= ((data[position >> 3] >> (position & 7)) & 1) << bit
             position += 1
         place += gap + 1
-        if place >= mask.size:
+        if place >= size:
             return -1
-        mask[place] = 1
+        places[number] = place
     return position

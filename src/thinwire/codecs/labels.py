@@ -14,7 +14,7 @@ from bitarray.util import canonical_decode, huffman_code, int2ba
 from thinwire.codecs import bits, trace, varint
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.config import require
-from thinwire.codecs.positions import Gaps
+from thinwire.codecs.positions import Gaps, places
 from thinwire.errors import ConfigError, DecodeError
 
 SYMBOLS = 256
@@ -176,10 +176,10 @@ class Members:
         trace.cut("header", reader.position)
         labels, taken = np.full(context.layout.size, silent, dtype=np.uint32), np.zeros(context.layout.size, dtype=bool)
         for label in (label for label in range(largest + 1) if label != silent):
-            members = trace.nested("positions", self.positions, reader.sized(), bare).astype(bool)
-            if (taken & members).any():
+            members = trace.nested("positions", self.positions, reader.sized(), bare, places)
+            if taken[members].any():
                 raise DecodeError("members: an entry has two labels")
-            taken |= members
+            taken[members] = True
             labels[members] = label
         reader.end()
         if (largest, silent) != _largest_and_silent(labels):

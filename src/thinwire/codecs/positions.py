@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from thinwire.codecs import bits, trace, varint
-from thinwire.codecs.base import Context, checked
+from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import unpack_bits
 from thinwire.errors import ConfigError, DecodeError
 
@@ -51,6 +52,10 @@ class Fixed:
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint8; DecodeError unless the addresses ascend and lie inside."""
+        return _mask(self.places(payload, context), context)
+
+    def places(self, payload: bytes, context: Context) -> np.ndarray:
+        """The ones' positions.  # (m,) int64, ascending"""
         reader, size = varint.Reader(payload), context.layout.size
         count = reader.next(most=size)
         trace.cut("header", reader.position)
@@ -58,9 +63,19 @@ class Fixed:
         places = bits.unpack(reader.rest(), _width(context), count).astype(np.int64)
         if places.size and (places[-1] >= size or (np.diff(places) <= 0).any()):
             raise DecodeError("fixed: addresses must ascend and lie inside the layout")
-        mask = np.zeros(size, dtype=np.uint8)
-        mask[places] = 1
-        return mask
+        return places
+
+
+def places(codec: Codec, payload: bytes, context: Context) -> np.ndarray:
+    """Positions of the ones that `codec.decode` gives, without an array of n where the codec has them.  # (m,) int64"""
+    has: Callable[[bytes, Context], np.ndarray] | None = getattr(codec, "places", None)
+    return has(payload, context) if has else np.flatnonzero(codec.decode(payload, context))
+
+
+def _mask(places: np.ndarray, context: Context) -> np.ndarray:
+    mask = np.zeros(context.layout.size, dtype=np.uint8)
+    mask[places] = 1
+    return mask
 
 
 def _width(context: Context) -> int:
@@ -90,15 +105,19 @@ class Gaps:
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint8; DecodeError also for a b that the writer would not choose: one mask, one payload."""
+        return _mask(self.places(payload, context), context)
+
+    def places(self, payload: bytes, context: Context) -> np.ndarray:
+        """The ones' positions.  # (m,) int64, ascending"""
         reader, size = varint.Reader(payload), context.layout.size
         count = reader.next(most=size)
         b = reader.next(most=bits.MOST_LOW_BITS) if count else 0
         trace.cut("header", reader.position)
         trace.cut("gaps", len(payload) - reader.position)
-        mask = bits.rice_members(reader.rest(), b, count, size)
-        if b != (best := bits.rice_parameter(_gaps(np.flatnonzero(mask)))):
+        places = bits.rice_places(reader.rest(), b, count, size)
+        if b != (best := bits.rice_parameter(_gaps(places))):
             raise DecodeError(f"gaps: {b} low bits, {best} are the best")
-        return mask
+        return places
 
 
 def _gaps(places: np.ndarray) -> np.ndarray:
