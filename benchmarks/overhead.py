@@ -37,7 +37,7 @@ from thinwire.models import build
 from thinwire.runtime import run as runs
 from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import parse
-from thinwire.runtime.forked import open_pool
+from thinwire.runtime.forked import open_pool, open_reader
 from thinwire.runtime.progress import Progress
 from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
@@ -96,7 +96,8 @@ class Thinwire:
         assembly = runs.assemble(parse(setting.options(**options)))
         clients = Clients(assembly.method, assembly.client_data, assembly.run_id)
         self.pool = Together(clients) if together else open_pool(clients, workers)
-        self.simulation = Simulation(assembly.method, self.pool, assembly.clients, 0)
+        reader = open_reader(assembly.method, self.pool)
+        self.simulation = Simulation(assembly.method, self.pool, assembly.clients, 0, reader=reader)
         self.progress = Progress(assembly.method.init())
 
     def __call__(self) -> None:

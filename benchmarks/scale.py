@@ -4,7 +4,8 @@ Every setting is a run of its own, in a process of its own, with its checkpoint 
 samples of ten a second, of what this process and its workers hold, a page that several share counted once (Linux's
 proportional set size); beside it the largest resident memory of this process, and of one worker with what it shares.
 The first round has all that comes before it: imports, loading the data. Seconds of the processors say what a round
-costs where others use the machine too; the last round scores the model and is left out.
+costs where others use the machine too, the sampling of memory in the server's; the last round scores the model and is
+left out.
 """
 
 from __future__ import annotations

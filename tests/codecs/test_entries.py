@@ -70,6 +70,12 @@ def test_signs_and_magnitudes_are_those_of_the_array(codec):
         np.testing.assert_allclose(magnitudes(found, LAYOUT), wanted, rtol=1e-12)
 
 
+def test_an_array_of_another_size_is_refused():
+    for act in (lambda x: add(np.zeros(4), x, 1), lambda x: add_signs(np.zeros(4), x)):
+        with pytest.raises(ValueError, match=r"shape \(3,\) cannot be added to one of \(4,\)"):
+            act(np.ones(3, np.float32))
+
+
 def test_masks_are_added_as_numbers():
     mask = (vector() > 0).astype(np.uint8)
     total = np.ones(LAYOUT.size)

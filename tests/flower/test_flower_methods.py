@@ -136,6 +136,56 @@ def test_flower_silent_node_holds_up_no_other(tmp_path, monkeypatch):
     assert not any(slept)
 
 
+def test_flower_silent_node_costs_one_wait_of_a_rounds_time(tmp_path, monkeypatch):
+    """One client has no node, and one node never says who it is: it might be that client."""
+    made = experiment(method="fedavg", rounds=3, **{"cohort.join_timeout": 0, "cohort.round_timeout": 7})
+    nodes, clock = Nodes(client_app(made), 2), [0.0]
+    nodes.silent = {nodes.join(7)}
+    monkeypatch.setattr(grid, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(grid, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    ends = []
+    runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lambda *_: ends.append(clock[0]))
+    assert 7 <= ends[0] < 9
+    assert ends == [ends[0]] * 3
+
+
+def test_flower_first_round_waits_for_as_many_nodes_as_it_needs(tmp_path, monkeypatch):
+    made = experiment(method="fedavg", rounds=1, fraction=0.67, **{"cohort.oversample": 1.5})
+    monkeypatch.setattr(grid, "sleep", lambda seconds: pytest.fail("waits") if seconds else None)
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, Nodes(client_app(made), 2)))
+    assert result.rounds[0].clients == 2
+
+
+def test_flower_node_is_the_client_again_when_one_that_took_its_place_leaves(tmp_path):
+    made = experiment(method="fedavg", rounds=3)
+    nodes = Nodes(client_app(made), 3)
+
+    def come_and_go(entry, rounds):
+        if entry.round == 1:
+            nodes.join(1)
+        elif entry.round == 2:
+            nodes.leave(1)
+
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=come_and_go)
+    assert [entry.clients for entry in result.rounds] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("claim", [[1], 1.0, "1", True, -1, 3, 2**40])
+def test_flower_node_that_is_no_client_takes_no_part(claim, tmp_path, caplog):
+    made = experiment(method="fedavg", rounds=1, **{"cohort.join_timeout": 0})
+    nodes = Nodes(client_app(made), 3)
+
+    def lie(node, reply):
+        if reply.metadata.message_type == "query" and node == nodes.node_of(1):
+            next(iter(reply.content.config_records.values()))["client"] = claim
+        return reply
+
+    nodes.change = lie
+    with caplog.at_level("WARNING", logger="flwr.thinwire"):
+        result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    assert [drop["client"] for drop in result.rounds[0].dropped] == [1]
+
+
 def test_flower_client_without_a_node_is_named(tmp_path):
     made = experiment(method="fedavg", rounds=1, **{"cohort.join_timeout": 0})
     result = runs.start(made, tmp_path / "run", connect=on_nodes(made, Nodes(client_app(made), 2)))

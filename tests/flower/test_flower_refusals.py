@@ -115,6 +115,42 @@ def test_flower_server_simulates_no_faults(tmp_path):
         play(made, Nodes(client_app(made), 3), tmp_path / "run")
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan"), float("inf"), 3, "much"])
+@pytest.mark.parametrize("name", ["loss", "client_train"])
+def test_flower_reply_without_finite_metrics_is_dropped_by_name(name, wrong, tmp_path):
+    made = experiment(method="fedavg", rounds=2)
+    nodes = Nodes(client_app(made), 3)
+
+    def tamper(node, reply):
+        if reply.metadata.message_type == "train" and node == nodes.node_of(1):
+            words = next(iter(reply.content.config_records.values()))
+            del words[f"metric.{name}"]
+            if wrong is not None:
+                words[f"metric.{name}"] = wrong
+        return reply
+
+    nodes.change = tamper
+    rounds = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds
+    assert [entry.clients for entry in rounds] == [2, 2]
+    assert rounds[1].dropped == [{"client": 1, "reason": f"reply: no finite {name}"}]
+
+
+def test_flower_one_node_ends_no_run(tmp_path):
+    made = experiment(method="fedavg", rounds=2)
+    nodes = Nodes(client_app(made), 3)
+
+    def give_up(node, reply):
+        if reply.metadata.message_type == "train" and node == nodes.node_of(1):
+            words = next(iter(reply.content.config_records.values()))
+            words["status"], words["reason"] = "stop", "client 1: the loss is no longer finite"
+        return reply
+
+    nodes.change = give_up
+    rounds = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds
+    assert [entry.clients for entry in rounds] == [2, 2]
+    assert rounds[0].dropped == [{"client": 1, "reason": "client 1: the loss is no longer finite"}]
+
+
 def test_flower_update_above_the_norm_bound_is_dropped_by_name(tmp_path):
     made = experiment(method="fedavg", rounds=1, **{"server.max_update_norm": 1e-6})
     nodes = Nodes(client_app(made), 3)

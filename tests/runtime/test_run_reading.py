@@ -7,17 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toyworld import World, lines, model_bytes, run
+from toyworld import World, lines, model_bytes, run, two_layers
 
 from thinwire import api
+from thinwire.codecs import QSGD, Float32
 from thinwire.codecs.entries import Entries
 from thinwire.errors import ThinwireError
-from thinwire.methods import Update
+from thinwire.methods import Update, base
+from thinwire.methods.base import Setup
+from thinwire.methods.fedavg import FedAvg, Options
 from thinwire.runtime import forked, pipes
 from thinwire.runtime import run as runs
 from thinwire.runtime.experiment import parse
 from thinwire.runtime.forked import Elsewhere, Forked
 from thinwire.runtime.reading import Here, Reading
+from thinwire.train import Local
 
 TOY = {"data": "toyworld:blobs", "model": "toyworld:two_layers", "clients": 6, "rounds": 4, "batch_size": 8}
 METHODS = {
@@ -28,6 +32,11 @@ METHODS = {
     "fedpm, bound": {"method": "fedpm", "server.max_votes_against": 0.45},
     "ssfl + m22": {"method": "ssfl", "method.density": 0.5, "uplink": {"id": "m22", "keep": 0.5}},
     "ssfl late": {"method": "ssfl", "method.density": 0.5, "method.warm_start": 2, "uplink": {"id": "qsgd"}},
+    "ssfl, reselect": {"method": "ssfl", "method.density": 0.5, "method.reselect": [3], "uplink": {"id": "stc"}},
+    "majority": {"method": "fedavg", "server.optimizer": "majority", "uplink": {"id": "stc", "keep": 0.2}},
+    "feddyn + thin": {"method": "feddyn", "uplink": {"id": "thin", "nmse": 0.3}, "test_fraction": 0.2},
+    "quorum": {"method": "fedavg", "uplink": {"id": "qsgd"}, "clients": 9, "fraction": 0.67, "faults.drop": 0.3,
+               "cohort.min_replies": 5, "cohort.without_quorum": "repeat", "cohort.tries": 9},
     "scaffold + qsgd": {"method": "scaffold", "uplink": {"id": "qsgd"}},
     "sparsyfed": {"method": "sparsyfed", "uplink": {"id": "fp8"}},
     "dispfl": {"method": "dispfl", "uplink": {"id": "qsgd"}},
@@ -40,9 +49,8 @@ METHODS = {
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How many frames were read elsewhere; all that may be are, whatever their size."""
+    """What came of every frame that went to a process."""
     found, reading = [], Forked.reading
-    monkeypatch.setattr(Elsewhere, "worthwhile", lambda reader, frame: True)
     monkeypatch.setattr(Forked, "reading", lambda pool, job: found.append(reading(pool, job)) or found[-1])
     return found
 
@@ -68,7 +76,7 @@ def test_entries_stay_entries_on_the_way(tmp_path, counted):
     assert all(isinstance(change, Entries) for change in changes)
 
 
-def test_a_frame_about_as_long_as_what_it_holds_is_read_by_the_run(tmp_path, monkeypatch):
+def test_float32_is_read_by_the_run(tmp_path, monkeypatch):
     asked, submit = [], Forked.submit_reading
     monkeypatch.setattr(Forked, "submit_reading", lambda pool, *job: asked.append(job) or submit(pool, *job))
     run(tmp_path / "dense", "fedavg", workers=2)
@@ -97,7 +105,7 @@ def test_what_a_process_cannot_read_the_run_reads_itself(tmp_path, counted, monk
     assert model_bytes(tmp_path / "whole") == model_bytes(tmp_path / "cut")
 
 
-@pytest.mark.parametrize(("arrays", "waiting"), [(100, 5), (3, 4), (0, 2)])
+@pytest.mark.parametrize(("arrays", "waiting"), [(100, 5), (3, 3), (0, 2)])
 def test_few_answers_wait_for_their_frames_to_be_read(arrays, waiting, monkeypatch):
     world = World("fedpm", data={"load": "toyworld:blobs", "clients": 30})
     monkeypatch.setattr(forked, "AHEAD_BYTES", arrays * 4 * world.method.parameters)
@@ -127,6 +135,62 @@ def test_a_process_that_dies_over_a_frame_ends_the_run_with_one_line():
         world.simulation.pool, world.simulation.reader = pool, Elsewhere(world.method, pool)
         with pytest.raises(ThinwireError, match="a worker process ended"):
             world.play()
+
+
+def played(world, read=None, **changes):
+    """The readings of a round whose processes have their own `read`."""
+    world.side.method = replace(world.method, **({"read": read} if read else {}), **changes)
+    found = []
+    with closing(Forked(world.side, 2)) as pool:
+        reading = pool.reading
+        pool.reading = lambda job: found.append(reading(job)) or found[-1]
+        world.simulation.pool, world.simulation.reader = pool, Elsewhere(world.method, pool)
+        assert world.play().dropped == []
+    return found
+
+
+def test_a_defect_in_a_process_is_met_by_the_run():
+    def broken(state, client, frame):
+        raise OSError("of the codec")
+
+    found = played(World("fedpm"), broken)
+    assert set(found) == {None}
+    with pytest.raises(OSError, match="of the codec"):
+        played(replace_read(World("fedpm"), broken), broken)
+
+
+def replace_read(world, read):
+    """The world with another `read` on the server."""
+    world.method = world.simulation.method = replace(world.method, read=read)
+    return world
+
+
+def test_an_update_of_a_kind_of_its_own_is_read_by_the_run():
+    class Own(Update):
+        """With more in it than a pipe takes."""
+
+    world = World("fedpm")
+    read = world.method.read
+    assert set(played(world, lambda *frame: Own(**vars(read(*frame))))) == {None}
+
+
+def test_where_nothing_can_be_read_elsewhere_nothing_waits_or_goes_there():
+    world = World("fedpm", data={"load": "toyworld:blobs", "clients": 30})
+    assert played(world, mirror=lambda held: None) == [None] * 5  # those that were on their way when the first came
+
+
+def test_a_subclass_with_a_read_of_its_own_has_no_mirror_until_it_says_so():
+    class Reads(FedAvg):
+        def read(self, state, client, message):
+            return super().read(state, client, message)
+
+    class Mirrors(Reads):
+        def mirror(self, held):
+            return super().mirror(held)
+
+    setup = Setup(build=two_layers, local=Local(batch_size=8))
+    made = [base.assemble("own", kind(setup, Options(), QSGD(), Float32()), 8) for kind in (FedAvg, Reads, Mirrors)]
+    assert [method.mirror is None for method in made] == [False, True, False]
 
 
 def test_one_process_reads_here():

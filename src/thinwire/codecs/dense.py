@@ -114,3 +114,6 @@ class BFloat16:
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """Entries on the bfloat16 grid."""
         return (_entries(payload, "<u2", context).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+CASTS = (Float32, Float16, BFloat16)  # whose decoding is a copy

@@ -51,9 +51,13 @@ def add(total: np.ndarray, x: Vector, weight: float) -> None:
     """total += weight · x, each product and each sum rounded to float64 once, in place.  # (n,) float64"""
     if isinstance(x, Entries):
         total[x.places] += np.multiply(x.values, weight, dtype=np.float64)
-    elif x.shape == total.shape:
-        _add(total, x, float(weight))
-    else:
+        return
+    _same_shape(total, x)
+    _add(total, x, float(weight))
+
+
+def _same_shape(total: np.ndarray, x: np.ndarray) -> None:
+    if x.shape != total.shape:
         raise ValueError(f"an array of shape {x.shape} cannot be added to one of {total.shape}")
 
 
@@ -61,8 +65,9 @@ def add_signs(total: np.ndarray, x: Vector) -> None:
     """total += sign(x), in place.  # (n,) float64"""
     if isinstance(x, Entries):
         total[x.places] += np.sign(x.values)
-    else:
-        _add_signs(total, x)
+        return
+    _same_shape(total, x)
+    _add_signs(total, x)
 
 
 def magnitudes(x: Vector, layout: Layout) -> np.ndarray:

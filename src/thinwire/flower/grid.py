@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import ClassVar
 
@@ -35,9 +36,10 @@ class GridPool:
 
     def __init__(self, grid: Grid, run: int, clients: Sequence[int], settings: CohortSettings) -> None:
         self.grid, self.run, self.clients, self.settings = grid, run, frozenset(clients), settings
-        self.nodes: dict[int, int] = {}  # client -> node
+        self.nodes: dict[int, int] = {}  # client -> node, the last to say so of those that are there
         self.asked: dict[str, tuple[int, float]] = {}  # open question of who it is -> node, until when
-        self.met: set[int] = set()  # nodes that have said who they are, or were refused
+        self.claims: dict[int, int | None] = {}  # node -> the client that it says it is, None if it was refused
+        self.silent: set[int] = set()  # nodes that let a round wait for nothing
         self.broadcasts: Sequence[bytes] = ()
         self.waited = False
 
@@ -50,14 +52,17 @@ class GridPool:
 
     # who is there ----------------------------------------------------------------------------------------------------
 
-    def _gather(self, wanted: set[int]) -> None:
-        """Meet the nodes until those wanted are there; wait for them in the first round, later for answers only."""
+    def _gather(self, wanted: set[int], enough: int) -> None:
+        """Meet the nodes until enough of those wanted are there; wait in the first round, later for answers only."""
         start, pause = monotonic(), SHORTEST
         join = 0 if self.waited else self.settings.join_timeout
+        answering = min(HELLO_SECONDS, self.settings.round_timeout)
         self._meet()
-        while not wanted <= set(self.nodes):
+        while len(wanted & self.nodes.keys()) < enough:
             passed = monotonic() - start
-            if passed >= join and not (self.asked and passed < HELLO_SECONDS):
+            asked = {node for node, _ in self.asked.values()}
+            if passed >= join and (passed >= answering or asked <= self.silent):
+                self.silent |= asked
                 break
             sleep(pause)
             pause = min(LONGEST, GROWTH * pause)
@@ -67,37 +72,39 @@ class GridPool:
     def _meet(self) -> None:
         """Forget the nodes that left, ask those that came who they are, hear those that answer.
 
-        A question stays open while the run goes on: a node that is slow to answer holds up no other.
+        A question stays open while the run goes on, and is asked again when its time is up.
         """
         present = set(self.grid.get_node_ids())
-        self.met &= present
-        self.nodes = {client: node for client, node in self.nodes.items() if node in present}
+        self.claims = {node: client for node, client in self.claims.items() if node in present}
         self.asked = {q: (node, end) for q, (node, end) in self.asked.items() if node in present and monotonic() < end}
-        newcomers = sorted(present - self.met - {node for node, _ in self.asked.values()})
+        newcomers = sorted(present - self.claims.keys() - {node for node, _ in self.asked.values()})
         sent = self._push([messages.hello(node, self.run, HELLO_SECONDS) for node in newcomers])
         self.asked |= {question: (node, monotonic() + HELLO_SECONDS) for question, node in sent.items()}
         for reply in self.grid.pull_messages(list(self.asked)) if self.asked else ():
             node, _ = self.asked.pop(reply.metadata.reply_to_message_id, (None, 0.0))
             if node is not None and not (reply.has_error() and reply.error.code in UNHEARD):
-                self.met.add(node)
-                self._introduce(node, reply)
+                self.silent.discard(node)
+                self.claims[node] = self._claim(node, reply)
+        self.nodes = {client: node for node, client in self.claims.items() if client is not None}
 
-    def _introduce(self, node: int, reply: Message) -> None:
+    def _claim(self, node: int, reply: Message) -> int | None:
+        """The client that a node says it is, if that is one of this run's."""
         words = {} if reply.has_error() else messages.words_of(reply.content)
         client = words.get("client")
-        if client in self.clients:
-            self.nodes[int(client)] = node
-            return
+        if type(client) is int and client in self.clients:
+            return client
         reason = reply.error.reason if reply.has_error() else words.get("refused", f"it is client {client!r}")
         log.warning("node %d takes no part: %s", node, reason)
+        return None
 
     # a round ---------------------------------------------------------------------------------------------------------
 
     def answers(self, tasks: Sequence[Task], enough: int | None = None) -> Iterator[Answer]:
         """Answers in the order of the tasks; clients without a node, or too late, have failed."""
-        self._gather({task.client for task in tasks})
+        enough = len(tasks) if enough is None else enough
+        self._gather({task.client for task in tasks}, enough)
         sent = [self._instruction(task) for task in tasks if task.client in self.nodes]
-        replies = self._exchange(sent, len(tasks) if enough is None else enough, self.settings.round_timeout)
+        replies = self._exchange(sent, enough, self.settings.round_timeout)
         for task in tasks:
             node = self.nodes.get(task.client)
             yield self._answer(task.client, node, replies) if node in replies else self._missing(task.client, replies)
@@ -112,7 +119,8 @@ class GridPool:
         if reply.has_error():
             return Answer(client, "failed", reason=f"node {node}: {reply.error.reason}")
         try:
-            return messages.answer_of(client, reply.content)
+            answer = messages.answer_of(client, reply.content)
+            return replace(answer, status="failed") if answer.status == "stop" else answer  # one node ends no run
         except DecodeError as error:
             return Answer(client, "failed", reason=str(error))
 

@@ -104,7 +104,7 @@ class Method:
     train_together: Callable[[Sequence[Work]], list[Trained]] | None  # of clients with equally many samples
     evaluate: Callable[[Held, ClientState, Data], dict[str, float]]
     read: Callable[[ServerState, int, bytes], Update]
-    mirror: Callable[[Held], ServerState | None]  # the state as far as `read` looks at it, if what both ends hold does
+    mirror: Callable[[Held], ServerState | None] | None  # of what both ends hold: the state, as `read` sees it
     merge: Callable[[ServerState, Iterable[Update]], ServerState]
     model: Callable[[ServerState], nn.Module]
     ship: Callable[[ServerState, dict[str, Any]], bytes]  # the model file; the dict describes the architecture
@@ -191,17 +191,20 @@ def assemble(name: str, algorithm: Any, parameters: int) -> Method:
         "cohort": lambda state, clients, draw: sample_cohort(algorithm.setup.fraction, clients, draw),
         "version": lambda state: state.history.version,
         "error_feedback": algorithm.setup.error_feedback,
-        "mirror": lambda held: None,
     }
-    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", "train_together")]
+    beside: dict[str, Any] = {
+        "train_together": _of_one(algorithm, "train_together", ("train", "correction")),
+        "mirror": _of_one(algorithm, "mirror", ("read",)),
+    }
+    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", *beside)]
     parts = {part: plain[part] if part not in dir(algorithm) else getattr(algorithm, part) for part in names}
-    return Method(name=name, parameters=parameters, train_together=_together(algorithm), **parts)
+    return Method(name=name, parameters=parameters, **parts, **beside)
 
 
-def _together(algorithm: Any) -> Callable[[Sequence[Work]], list[Trained]] | None:
-    """How clients train together, unless the algorithm trains in a way of its own and says nothing of it."""
+def _of_one(algorithm: Any, name: str, others: Sequence[str]) -> Callable[..., Any] | None:
+    """A function that does the same as others of its class; None where a subclass has one of those of its own."""
     kinds = type(algorithm).__mro__
-    origin = next((kind for kind in kinds if "train_together" in vars(kind)), None)
+    origin = next((kind for kind in kinds if name in vars(kind)), None)
     below = kinds[: kinds.index(origin)] if origin else ()
-    own = any(name in vars(kind) for kind in below for name in ("train", "correction"))
-    return algorithm.train_together if origin and not own else None
+    own = any(other in vars(kind) for kind in below for other in others)
+    return getattr(algorithm, name) if origin and not own else None

@@ -105,10 +105,6 @@ class ClientMasks(Prunable):
         change[mask.astype(bool)] = update.value
         return SparseUpdate(update.samples, change, None, client, mask, next)
 
-    def mirror(self, held: Held[Global]) -> State | None:
-        """None: a client's mask belongs to its update, and is the server's to know."""
-        return None
-
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """Σ nₖ mₖ Δₖ / Σ nₖ mₖ, 0 where no client holds the coordinate."""
         total, weight = np.zeros(self.start.size), np.zeros(self.start.size)

@@ -278,7 +278,7 @@ class FedAvg:
     def mirror(self, held: Held[Global]) -> State | None:
         """The state as far as `read` looks at it; None after a keyframe, which does not tell the last change."""
         weights, change = held.value.weights, held.value.change
-        return None if change is None else State(History(held.version), weights, change, change)
+        return None if change is None else State(History(held.version), weights, change, residual=np.empty(0))
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """x ← x + decode(encode(step + residual)); the server optimiser's step, of Σ nₖ Δₖ / Σ nₖ unless told."""

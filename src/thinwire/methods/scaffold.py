@@ -4,8 +4,9 @@ Reference: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Fe
 arXiv 1910.06378, option II: cᵢ ← cᵢ − c − Δᵢ / (Kᵢ η).
 
 No second vector travels up: the server derives cᵢ's change, −c − Δᵢ / (Kᵢ η), from the update and its sample count, and
-the client uses the change as the server decodes it, so that both hold the same cᵢ under any codec. The change of c
-travels down beside the change of the weights, coded by the downlink codec with a residual of its own, and is charged.
+the client uses the change as the server decodes it, so that both hold the same cᵢ under any codec, but for rounding:
+the server adds up in float64, a client keeps float32. The change of c travels down beside the change of the weights,
+coded by the downlink codec with a residual of its own, and is charged.
 """
 
 from __future__ import annotations

@@ -137,6 +137,10 @@ class SparsyFed(Prunable):
         within(change, self.setup.max_update_norm)
         return Update(frame.samples, change)
 
+    def mirror(self, held: Held[Global]) -> State | None:
+        """As FedAvg's, whose weights `read` looks at."""
+        return super().mirror(held)
+
 
 def sparsyfed(setup: Setup, options: Mapping[str, Any]) -> Method:
     """SparsyFed over a set-up."""

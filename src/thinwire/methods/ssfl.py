@@ -92,6 +92,10 @@ class Ssfl(CommonMask):
             raise DecodeError("saliency: holds negative entries")
         return Update(frame.samples, scores)
 
+    def mirror(self, held: Held[Global]) -> State | None:
+        """As under any mask; saliencies are read against no more than the version."""
+        return super().mirror(held)
+
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """FedAvg's step on the kept weights, or the mask of the added saliencies."""
         if not self.options.asks(state.history.version):

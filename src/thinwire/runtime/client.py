@@ -10,7 +10,7 @@ from time import perf_counter
 from thinwire import frame as frames
 from thinwire.errors import DecodeError, NeedKeyframe, TrainingError
 from thinwire.frame import Frame, Kind
-from thinwire.methods import Data, Method
+from thinwire.methods import Data, Method, Update
 from thinwire.methods.base import ClientState, ServerState, Trained
 from thinwire.runtime.reading import Reading, read
 from thinwire.runtime.state import arrays_from_bytes, arrays_to_bytes
@@ -96,7 +96,7 @@ class Clients:
         have = self.replica.version if self.replica else None
         self.replica = self.method.receive(broadcast, self.replica, have)
         self.received = {}
-        self.mirror = self.method.mirror(self.replica)
+        self.mirror = self.method.mirror(self.replica) if self.method.mirror else None
 
     def receive(self, broadcast: bytes, have: int | None) -> Held:
         """What a client that had a version holds after a broadcast; each different broadcast is decoded once.
@@ -122,8 +122,14 @@ class Clients:
             return Answer(client, "failed", reason=f"{type(error).__name__}: {error}")
 
     def read(self, client: int, frame: bytes) -> Reading | None:
-        """What comes of a client's frame, read for the server; None where what this process holds does not do."""
-        return None if self.mirror is None else read(self.method, self.mirror, client, frame)
+        """What comes of a client's frame, read for the server; None where the run has to read it itself."""
+        if self.mirror is None:
+            return None
+        try:
+            reading = read(self.method, self.mirror, client, frame)
+        except Exception:  # a codec's defect: the run meets it too, and says what it is
+            return None
+        return reading if type(reading.update) in (Update, type(None)) else None  # an update of a kind of its own
 
     def open(self, client: int, record: Record, accepted: int, broadcast: bytes, purpose: str = TRAIN) -> Opened:
         """What a client has after a message."""

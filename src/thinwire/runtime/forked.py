@@ -12,10 +12,11 @@ from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+from thinwire.codecs.dense import CASTS
 from thinwire.methods import Method
 from thinwire.methods.base import ServerState
 from thinwire.runtime import pipes
@@ -24,7 +25,8 @@ from thinwire.runtime.pool import Inline, Pool, Task
 from thinwire.runtime.reading import Reader, Reading, Readings, read
 
 AHEAD = 2  # tasks or frames that may wait, a worker: bounds the answers kept for their turn
-AHEAD_BYTES = 2**28  # of updates that may wait, as arrays
+AHEAD_BYTES = 2**28  # of answers that may wait for their frames to be read
+Job = tuple[int, Callable[[], bytes]]  # its number, and what packs it when its turn comes
 
 
 class Forked:
@@ -44,7 +46,7 @@ class Forked:
             self.pipes.append(ours)
             self.processes.append(process)
         self.idle, self.busy = list(self.pipes), dict[Connection, int]()  # pipe -> job under way
-        self.jobs, self.numbers = deque[tuple[int, Callable[[], bytes]]](), count()
+        self.frames, self.tasks, self.numbers = deque[Job](), deque[Job](), count()
         self.results: dict[int, bytes] = {}
 
     @property
@@ -61,30 +63,29 @@ class Forked:
         """Answers in the order of the tasks."""
         waiting = deque[int]()
         for task in tasks:
-            waiting.append(self._submit(partial(_pack_task, task)))
+            waiting.append(self._submit(self.tasks, partial(_pack_task, task)))
             if len(waiting) > self.ahead:
                 yield pipes.unpack_answer(self._result(waiting.popleft()))
         while waiting:
             yield pipes.unpack_answer(self._result(waiting.popleft()))
 
     def submit_reading(self, client: int, frame: bytes) -> int:
-        """Have a process read a client's frame, before anything else that waits. -> number of the job"""
-        return self._submit(lambda: pipes.pack({"client": client}, frame), first=True)
+        """Have a process read a client's frame, before any task that waits. -> number of the job"""
+        return self._submit(self.frames, lambda: pipes.pack({"client": client}, frame))
 
     def reading(self, job: int) -> Reading | None:
-        """What came of a frame; None when the process could not read it."""
+        """What came of a frame; None when the run has to read it itself."""
         return pipes.unpack_reading(self._result(job))
 
-    def _submit(self, pack: Callable[[], bytes], first: bool = False) -> int:
-        """Queue a job, which is packed when its turn comes."""
+    def _submit(self, queue: deque[Job], pack: Callable[[], bytes]) -> int:
         job = next(self.numbers)
-        (self.jobs.appendleft if first else self.jobs.append)((job, pack))
+        queue.append((job, pack))
         self._hand_out()
         return job
 
     def _hand_out(self) -> None:
-        while self.idle and self.jobs:
-            pipe, (job, pack) = self.idle.pop(), self.jobs.popleft()
+        while self.idle and (queue := self.frames or self.tasks):
+            pipe, (job, pack) = self.idle.pop(), queue.popleft()
             pipes.send(pipe, pack())
             self.busy[pipe] = job
 
@@ -108,45 +109,44 @@ class Forked:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Reads in the processes of a pool, those frames whose reading takes longer than the way there and back."""
+    """Reads in the processes of a pool."""
 
     method: Method
     pool: Forked
 
     def __call__(self, state: ServerState, answers: Iterator[Answer]) -> Readings:
-        """Answers in their order, each with what came of its frame; some are awaited ahead of their turn."""
-        waiting = deque[tuple[Answer, int | None]]()
+        """Answers in their order, each with what came of its frame; those whose frames are under way wait."""
+        waiting, readable = deque[tuple[Answer, int | None]](), True
         for answer in answers:
-            waiting.append((answer, self._submit(answer)))
-            if len(waiting) > self.ahead:
-                yield self._read(state, *waiting.popleft())
-        while waiting:
-            yield self._read(state, *waiting.popleft())
+            goes = readable and answer.status == "done"
+            waiting.append((answer, self.pool.submit_reading(answer.client, answer.frame) if goes else None))
+            while waiting and (waiting[0][1] is None or self._many([answer for answer, _ in waiting])):
+                answer, job = waiting.popleft()
+                reading = self._there(job)
+                readable &= job is None or reading is not None  # what one process cannot read, none can
+                yield answer, reading or self._here(state, answer)
+        for answer, job in waiting:
+            yield answer, self._there(job) or self._here(state, answer)
 
-    @property
-    def ahead(self) -> int:
-        """Frames that may wait for their turn: few of a large model, whose updates may be as large as it is."""
-        return max(1, min(self.pool.ahead, AHEAD_BYTES // (4 * self.method.parameters)))
+    def _many(self, answers: Sequence[Answer]) -> bool:
+        """Do more wait than should?"""
+        return len(answers) > self.pool.ahead or (len(answers) > 1 and sum(map(self._bytes, answers)) > AHEAD_BYTES)
 
-    def _submit(self, answer: Answer) -> int | None:
-        if answer.status != "done" or not self.worthwhile(answer.frame):
-            return None
-        return self.pool.submit_reading(answer.client, answer.frame)
+    def _bytes(self, answer: Answer) -> int:
+        record = answer.record
+        return len(answer.frame) + len(record.state) + len(record.pending) + 4 * self.method.parameters
 
-    def worthwhile(self, frame: bytes) -> bool:
-        """Is a frame coded? One about as long as what it holds is copied rather than decoded."""
-        return 2 * len(frame) < 4 * self.method.parameters
+    def _there(self, job: int | None) -> Reading | None:
+        return None if job is None else self.pool.reading(job)
 
-    def _read(self, state: ServerState, answer: Answer, job: int | None) -> tuple[Answer, Reading | None]:
-        reading = None if job is None else self.pool.reading(job)
-        if reading is None and answer.status == "done":
-            reading = read(self.method, state, answer.client, answer.frame)
-        return answer, reading
+    def _here(self, state: ServerState, answer: Answer) -> Reading | None:
+        return read(self.method, state, answer.client, answer.frame) if answer.status == "done" else None
 
 
 def open_reader(method: Method, pool: Pool) -> Reader | None:
-    """Frames are read where the clients run, if those are processes of this machine; else by the run itself."""
-    return Elsewhere(method, pool) if isinstance(pool, Forked) else None
+    """Coded frames are read where the clients run, if those are processes of this machine; else by the run itself."""
+    coded = method.mirror and not isinstance(method.uplink, CASTS)
+    return Elsewhere(method, pool) if coded and isinstance(pool, Forked) else None
 
 
 def open_pool(clients: Clients, workers: int) -> Pool:
@@ -160,29 +160,35 @@ def default_workers(device: str, cohort: int) -> int:
 
 
 def _serve(clients: Clients, pipe: Connection, inherited: list[Connection]) -> None:
-    """A worker's life: rounds and tasks until the pipe closes, be it in the middle of an answer."""
+    """A worker's life: rounds, tasks and frames until the pipe closes, be it in the middle of an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in inherited:
         other.close()
     torch.set_num_threads(1)
-    with suppress(EOFError, OSError):
-        _work(clients, pipe)
-
-
-def _work(clients: Clients, pipe: Connection) -> None:
     broadcasts: list[bytes] = []
     while True:
-        head, *parts = pipes.unpack(pipe.recv_bytes())
+        try:
+            head, *parts = pipes.unpack(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
         if "begin" in head:
             clients.sync(parts[0])
             broadcasts = parts[1:]
-        elif "purpose" in head:
-            record = Record(head["have"], parts[0], parts[1], head["pending"])
-            broadcast = broadcasts[head["broadcast"]]
-            answer = clients.answer(head["client"], record, head["accepted"], broadcast, head["purpose"])
-            pipe.send_bytes(pipes.pack_answer(answer))
-        else:
-            pipe.send_bytes(pipes.pack_reading(clients.read(head["client"], parts[0])))
+            continue
+        work = _task if "purpose" in head else _frame
+        reply = work(clients, head, parts, broadcasts)
+        with suppress(OSError):
+            pipe.send_bytes(reply)
+
+
+def _task(clients: Clients, head: dict[str, Any], parts: list[bytes], broadcasts: list[bytes]) -> bytes:
+    record = Record(head["have"], parts[0], parts[1], head["pending"])
+    broadcast = broadcasts[head["broadcast"]]
+    return pipes.pack_answer(clients.answer(head["client"], record, head["accepted"], broadcast, head["purpose"]))
+
+
+def _frame(clients: Clients, head: dict[str, Any], parts: list[bytes], broadcasts: list[bytes]) -> bytes:
+    return pipes.pack_reading(clients.read(head["client"], parts[0]))
 
 
 def _pack_task(task: Task) -> bytes:

@@ -26,6 +26,8 @@ from thinwire.runtime.reading import Here, Reading, Readings
 if TYPE_CHECKING:
     from thinwire.runtime.simulate import Simulation
 
+METRICS = ("loss", "client_decode", "client_train")  # that come with an update
+
 
 class RoundWork:
     """One round under way: who is asked, what crosses, who is dropped and why, what it costs."""
@@ -123,6 +125,8 @@ class RoundWork:
         self._add("server_decode", reading.seconds)
         if reading.update is None:
             return self._refuse(answer, reading.refused)
+        if missing := [name for name in METRICS if not math.isfinite(answer.metrics.get(name, math.nan))]:
+            return self._refuse(answer, f"reply: no finite {missing[0]}")
         self.have[answer.client] = self.accepted[answer.client] = self.version
         self._note(answer, reading.update, reading.parts)
         yield reading.update
@@ -154,7 +158,7 @@ class RoundWork:
         self._receive(answer, self.sort)
         self.traffic.up_parts.update(parts)
         self.train_losses[answer.client] = answer.metrics["loss"]
-        for stage in ("client_decode", "client_train"):
+        for stage in METRICS[1:]:
             self._add(stage, answer.metrics[stage])
         if update.marginal_bits is not None:
             self.traffic.marginal_bits.append(update.marginal_bits)
