@@ -1,7 +1,7 @@
 """Populations of 1,000 to 100,000 clients, 1,000 of them a round: client i has 10 images of MNIST drawn by (seed, i).
 
 Every setting is a run of its own, in a process of its own, with its checkpoint a round. `MB all` is the largest sum, in
-samples of ten a second, of what this process and its workers hold, a page that several share counted once (Linux's
+samples of four a second, of what this process and its workers hold, a page that several share counted once (Linux's
 proportional set size); beside it the largest resident memory of this process, and of one worker with what it shares.
 The first round has all that comes before it: imports, loading the data. Seconds of the processors say what a round
 costs where others use the machine too, the sampling of memory in the server's; the last round scores the model and is
