@@ -27,7 +27,6 @@ from thinwire.runtime.simulate import Simulation
 COHORT, IMAGES, ROUNDS, WORKERS = 40, 10, 9, 2
 MODELS = ("linear", "lenet")
 METHODS: dict[str, dict[str, Any]] = {
-    "float32": {"method": "fedavg"},
     "stc 1/100": {"method": "fedavg", "uplink": {"id": "stc", "keep": 0.01}},
     "fedzip 1/20": {"method": "fedavg", "uplink": {"id": "fedzip", "variant": "pinned", "keep": 0.05}},
     "qsgd": {"method": "fedavg", "uplink": {"id": "qsgd"}},
