@@ -126,24 +126,46 @@ def test_flower_node_whose_first_answer_came_too_late_is_asked_again(tmp_path):
     assert result.rounds[0].clients == 3
 
 
-def test_flower_silent_node_holds_up_no_other(tmp_path, monkeypatch):
-    made = experiment(method="fedavg", rounds=2)
-    nodes, slept = Nodes(client_app(made), 3), []
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only while the grid sleeps."""
+    now = [0.0]
+    monkeypatch.setattr(grid, "monotonic", lambda: now[0])
+    monkeypatch.setattr(grid, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return now
+
+
+def test_flower_silent_node_costs_one_short_wait_where_nobody_is_missing(tmp_path, clock):
+    made = experiment(method="fedavg", rounds=3)
+    nodes, ends = Nodes(client_app(made), 3), []
     nodes.silent = {nodes.join(7)}
-    monkeypatch.setattr(grid, "sleep", slept.append)
-    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    result = runs.start(
+        made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lambda *_: ends.append(clock[0])
+    )
+    assert [entry.clients for entry in result.rounds] == [3, 3, 3]
+    assert grid.NEWCOMER_SECONDS <= ends[0] < grid.NEWCOMER_SECONDS + 2
+    assert ends == [ends[0]] * 3
+
+
+def test_flower_node_that_died_is_replaced_before_the_round_by_one_that_is_slow_to_answer(tmp_path, clock):
+    made = experiment(method="fedavg", rounds=2)
+    nodes = Nodes(client_app(made), 3)
+
+    def die(entry, rounds):
+        nodes.lost = {nodes.node_of(1)}  # still listed
+        node, hear = nodes.join(1), nodes.pull_messages
+        nodes.pull_messages = lambda numbers: hear(numbers) if clock[0] > 4 or nodes.asked[-1][0] != node else []
+
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=die)
     assert [entry.clients for entry in result.rounds] == [3, 3]
-    assert not any(slept)
+    assert clock[0] < grid.NEWCOMER_SECONDS
 
 
-def test_flower_silent_node_costs_one_wait_of_a_rounds_time(tmp_path, monkeypatch):
+def test_flower_silent_node_costs_one_wait_of_a_rounds_time(tmp_path, clock):
     """One client has no node, and one node never says who it is: it might be that client."""
     made = experiment(method="fedavg", rounds=3, **{"cohort.join_timeout": 0, "cohort.round_timeout": 7})
-    nodes, clock = Nodes(client_app(made), 2), [0.0]
+    nodes, ends = Nodes(client_app(made), 2), []
     nodes.silent = {nodes.join(7)}
-    monkeypatch.setattr(grid, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(grid, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
-    ends = []
     runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes), on_round=lambda *_: ends.append(clock[0]))
     assert 7 <= ends[0] < 9
     assert ends == [ends[0]] * 3

@@ -25,6 +25,7 @@ from thinwire.runtime.pool import Task
 log = logging.getLogger("flwr.thinwire")
 
 HELLO_SECONDS = 60.0  # for an answer to the question of who a node is; then it is asked again
+NEWCOMER_SECONDS = 10.0  # that a round waits for that answer though all that it needs are there; nodes poll every three
 UNHEARD = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 SHORTEST, LONGEST, GROWTH = 0.02, 1.0, 1.3  # seconds between two looks for replies
 
@@ -53,20 +54,23 @@ class GridPool:
     # who is there ----------------------------------------------------------------------------------------------------
 
     def _gather(self, wanted: set[int], enough: int) -> None:
-        """Meet the nodes until enough of those wanted are there; wait in the first round, later for answers only."""
+        """Meet the nodes until enough of those wanted are there; wait in the first round, later for answers only.
+
+        A newcomer is heard first, for a while, even if nobody is missing: it may stand in for a node that died.
+        """
         start, pause = monotonic(), SHORTEST
         join = 0 if self.waited else self.settings.join_timeout
         answering = min(HELLO_SECONDS, self.settings.round_timeout)
-        self._meet()
-        while len(wanted & self.nodes.keys()) < enough:
-            passed = monotonic() - start
-            asked = {node for node, _ in self.asked.values()}
-            if passed >= join and (passed >= answering or asked <= self.silent):
-                self.silent |= asked
+        while True:
+            self._meet()
+            missing = len(wanted & self.nodes.keys()) < enough
+            fresh = {node for node, _ in self.asked.values()} - self.silent
+            hearing = (answering if missing else min(answering, NEWCOMER_SECONDS)) if fresh else 0
+            if monotonic() - start >= max(hearing, join if missing else 0):
                 break
             sleep(pause)
             pause = min(LONGEST, GROWTH * pause)
-            self._meet()
+        self.silent |= fresh
         self.waited = True
 
     def _meet(self) -> None:
