@@ -48,6 +48,8 @@ class Section(IntEnum):
     CONTROL = 7  # SCAFFOLD's control variate, float32
     SALIENCY = 8  # how much the loss depends on each weight: a codec's payload
     MASK = 9  # which weights there are, `mask`
+    BUFFERS = 10  # a model's buffers that differ from those known: a bit each, then their entries as they are
+    STANDING = 11  # digest (8 bytes) of frozen parameters and first buffers, which both ends have
     TERMS = 16  # JSON: the arrays of a Flower app's message by name, and the codecs both ways
     RAW = 17  # arrays that are not coded, as they are
     CHANGES = 18  # JSON: how the arrays of a reply differ from those of the message that it answers

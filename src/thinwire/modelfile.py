@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ def mask_frame(model: dict[str, Any], flat: FlatModel, seed: int, gain: float, m
         (Section.VALUES, codec.encode(mask, Context(layout))),
     )
     return frames.write(Frame(Kind.MODEL, 0, 0, tag(codec), flat.layout.digest, sections))
+
+
+def with_buffers(data: bytes, flat: FlatModel, buffers: bytes) -> bytes:
+    """A seed + mask file with the buffers that are not the model's first ones, and the digest of what stands.
+
+    Any other file as it is: it has them.
+    """
+    if not data.startswith(frames.MAGIC):
+        return data
+    frame = frames.read(data)
+    extra = [(Section.STANDING, flat.standing)]
+    if payload := flat.buffers.difference(buffers, flat.first_buffers):
+        extra.append((Section.BUFFERS, payload))
+    return frames.write(replace(frame, sections=(*frame.sections, *extra)))
 
 
 def dense_bytes(
@@ -142,6 +157,11 @@ def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:
     mask = Mask().decode(frame.one(Section.VALUES), Context(layout))
     seed = varint.Reader(frame.one(Section.SEED)).next()
     set_mask(flat, seed, gain, mask)
+    if frame.all(Section.STANDING) and frame.one(Section.STANDING) != flat.standing:
+        allowed = "the run's own: its frozen parameters or first buffers are not those of the file"
+        raise ConfigError("model", type(flat.model).__name__, allowed)
+    if frame.all(Section.BUFFERS):
+        flat.buffers.write(flat.buffers.patched(flat.first_buffers, frame.one(Section.BUFFERS)))
     return flat.model
 
 

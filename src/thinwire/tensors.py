@@ -1,15 +1,20 @@
-"""Torch meets numpy here and nowhere else: a model whose parameters are views of one flat vector."""
+"""Torch meets numpy here and nowhere else: a model whose trained parameters are views of one flat vector."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from thinwire.buffers import Buffers, buffers_of
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
+from thinwire.purity import Hidden
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
@@ -19,52 +24,116 @@ def norm_layers(model: nn.Module) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, _NORMS)}
 
 
-def _tensors(model: nn.Module, personal: Collection[str] = ()) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """(name, tensor, is it a parameter) in layout order: shared parameters, then buffers that belong to the state."""
-    state = model.state_dict(keep_vars=True).keys()
-    yield from ((name, tensor, True) for name, tensor in model.named_parameters() if name not in personal)
-    yield from ((name, tensor, False) for name, tensor in model.named_buffers() if name in state)
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters that are trained: all but those with `requires_grad = False`; tied ones once."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def frozen(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters with `requires_grad = False`: both ends have them, they never travel and never change."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def layout_of(model: nn.Module, personal: Collection[str] = ()) -> Layout:
-    """Layout of a model's parameters (tied ones once), then its persistent buffers; ConfigError names a bad one.
-
-    Parameters named in `personal` stay on the client and are left out.
-    """
+    """Layout of a model's trained parameters but those named in `personal`; ConfigError names one that cannot be."""
+    check(model)
     norms, shapes, roles = norm_layers(model), {}, {}
-    for name, tensor, is_parameter in _tensors(model, personal):
-        allowed = "float32 for parameters; float32 or whole numbers for buffers (register others as not persistent)"
-        whole = tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
-        if tensor.dtype != torch.float32 and (is_parameter or not whole):
-            raise ConfigError(f"model tensor {name}", str(tensor.dtype), allowed)
-        shapes[name] = tuple(tensor.shape)
-        if not is_parameter:
-            roles[name] = "buffer"
-        elif name.rpartition(".")[0] in norms:
+    for name, parameter in trained(model):
+        if name in personal:
+            continue
+        shapes[name] = tuple(parameter.shape)
+        if name.rpartition(".")[0] in norms:
             roles[name] = "norm"
     return Layout.of(shapes, roles)
 
 
-class FlatModel:
-    """A model whose parameters are views of `parameters` (P,) and whose gradients are views of `gradient` (P,).
+def check(model: nn.Module) -> None:
+    """ConfigError names a tensor that cannot be trained as a part of one flat float32 vector."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            allowed = "a tensor with values: let the model's function run one batch through its lazy layers"
+            raise ConfigError(f"model tensor {name}", "lazy, not yet initialised", allowed)
+        if tensor.is_meta:
+            raise ConfigError(f"model tensor {name}", "on the meta device", "a tensor with values")
+    for name, parameter in trained(model):
+        if parameter.dtype != torch.float32:
+            allowed = "float32 for trained parameters: call .float() on the model, or set requires_grad = False"
+            raise ConfigError(f"model tensor {name}", str(parameter.dtype), allowed)
+    if not sum(parameter.numel() for _, parameter in trained(model)):
+        raise ConfigError("model", type(model).__name__, "a model with parameters that are trained (requires_grad)")
+    _check_memory(model)
 
-    One optimiser step on one tensor, one copy to read or write the whole model: what makes a small client cheap.
-    The first `shared` parameters and the buffers make up the layout, the vector that travels; the parameters named in
-    `personal` stand behind them and never leave. Buffers are copied; whole-number buffers travel as float32 and are
-    rounded when they come back.
+
+def _check_memory(model: nn.Module) -> None:
+    """ConfigError names two tensors over one memory: once each has a place of its own, they would part in silence."""
+    tensors = [(name, tensor) for name, tensor in (*trained(model), *frozen(model)) if tensor.numel()]
+    tensors += [(name, buffer) for name, buffer in model.named_buffers() if buffer.numel()]
+    moves = {name for name, _ in trained(model)}
+    spans = sorted((*_span(tensor), name) for name, tensor in tensors)
+    end, holder = ("", 0), ""
+    for start, stop, name in spans:
+        if start < end and {name, holder} & moves:
+            allowed = f"memory of its own, or the same Parameter under both names: it shares that of {holder}"
+            raise ConfigError(f"model tensor {name}", "a view", allowed)
+        if stop > end:
+            end, holder = stop, name
+
+
+def _span(tensor: torch.Tensor) -> tuple[tuple[str, int], tuple[str, int]]:
+    """First byte and end of a tensor's memory, each with its device."""
+    device, start = str(tensor.device), tensor.data_ptr()
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return (device, start), (device, start + reach * tensor.element_size())
+
+
+class FlatModel:
+    """A model whose trained parameters are views of `parameters` (P,), their gradients views of `gradient` (P,).
+
+    One optimiser step on one tensor, one copy to read or write the whole model: what makes a small client cheap. The
+    first `shared` of them make up the layout, the vector that travels; the parameters named in `personal` stand behind
+    them and never leave. Frozen parameters and buffers are left as they are: `buffers` reads and writes those that
+    belong to the state and travel, `own_buffers` those that stay on the client, `hidden` puts back what a forward pass leaves behind.
     """
 
     def __init__(self, model: nn.Module, device: str = "cpu", personal: Collection[str] = ()) -> None:
-        self.model = model.to(device).train()
+        check(model)
+        self.model = model.to(device)
+        self.asleep = [module for module in model.modules() if model.training and not module.training]
+        self.train()
         self.layout = layout_of(model, personal)
-        self.size = sum(p.numel() for p in model.parameters())  # P
+        ordered = sorted(trained(model), key=lambda item: item[0] in personal)
+        self.size = sum(parameter.numel() for _, parameter in ordered)  # P
+        self.shared = self.layout.size
         self.parameters = torch.empty(self.size, device=device)
         self.gradient = torch.zeros(self.size, device=device)
-        self._buffers = [(name, tensor) for name, tensor, is_parameter in _tensors(model) if not is_parameter]
-        ordered = sorted(model.named_parameters(), key=lambda item: item[0] in personal)
-        self.shared = sum(parameter.numel() for name, parameter in ordered if name not in personal)
         self.named: list[tuple[str, slice, torch.Size]] = []  # where every parameter is, its name and shape
         self._view(ordered)
+        self.initial = self.parameters.to("cpu", copy=True).numpy()  # (P,) as it was built
+        self.buffers, self.own_buffers = self._split(buffers_of(model), personal)
+        self.first_buffers, self.first_own = self.buffers.read(), self.own_buffers.read()
+        self.hidden = Hidden(model)
+
+    def _split(self, buffers: Buffers, personal: Collection[str]) -> tuple[Buffers, Buffers]:
+        """Buffers that travel, and those of layers whose parameters all stay on the client."""
+        layers: dict[str, list[bool]] = {}
+        for name, *_ in self.named:
+            layers.setdefault(name.rpartition(".")[0], []).append(name in personal)
+        own = {layer for layer, stays in layers.items() if all(stays)}
+        stay = [not self.shared or part.name.rpartition(".")[0] in own for part in buffers.parts]
+        parts = list(zip(buffers.parts, stay, strict=True))
+        return Buffers(tuple(p for p, s in parts if not s)), Buffers(tuple(p for p, s in parts if s))
+
+    def train(self) -> None:
+        """Training mode, but for layers that were built in evaluation mode inside a model that was not."""
+        self.model.train()
+        for module in self.asleep:
+            module.training = False
+
+    def reset(self) -> None:
+        """Training mode, and the hidden state of the start: what every client's work begins with."""
+        if not self.model.training:
+            self.train()
+        self.hidden.reset()
 
     def _view(self, ordered: list[tuple[str, nn.Parameter]]) -> None:
         """Make the parameters, in this order, views of the flat tensors."""
@@ -77,22 +146,24 @@ class FlatModel:
             parameter.grad = self.gradient[span].view(parameter.shape)
             offset += parameter.numel()
 
+    @cached_property
+    def standing(self) -> bytes:
+        """Digest (8 bytes) of what both ends have without a word: frozen parameters and the buffers' first values."""
+        digest = sha256()
+        for name, parameter in frozen(self.model):
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for part in (*self.buffers.parts, *self.own_buffers.parts):
+            digest.update(f"{part.name} {part.dtype} {tuple(part.shape)};".encode())
+        return sha256(digest.digest() + self.first_buffers + self.first_own).digest()[:8]
+
     def read(self) -> np.ndarray:
         """What travels of the model as one float32 vector (n,), a copy, in layout order."""
-        if not self._buffers:
-            return self.parameters[: self.shared].to("cpu", copy=True).numpy()
-        buffers = (tensor.detach().reshape(-1).float() for _, tensor in self._buffers)
-        return torch.cat([self.parameters[: self.shared].detach(), *buffers]).cpu().numpy()
+        return self.parameters[: self.shared].to("cpu", copy=True).numpy()
 
     def write(self, vector: np.ndarray) -> None:
         """Make the model hold a float32 vector (n,) of what travels."""
-        source = torch.from_numpy(np.ascontiguousarray(vector))
-        self.parameters[: self.shared].copy_(source[: self.shared])
-        offset = self.shared
-        for _, buffer in self._buffers:
-            values = source[offset : offset + buffer.numel()].view(buffer.shape)
-            buffer.copy_(values if buffer.is_floating_point() else values.round())
-            offset += buffer.numel()
+        self.parameters[: self.shared].copy_(torch.from_numpy(np.ascontiguousarray(vector)))
 
     def read_personal(self) -> np.ndarray:
         """What stays on the client as one float32 vector (P − shared,), a copy."""

@@ -108,11 +108,20 @@ def optimizer(trained: torch.Tensor, local: Local, round: int) -> Callable[[], o
     return partial(trained.add_, gradient, alpha=-rate)
 
 
+def batch_count(count: int, local: Local) -> int:
+    """Mini-batches of an epoch over so many samples: the last may be short, but a single sample joins the one before.
+
+    A batch of one has no variance, which BatchNorm needs.
+    """
+    whole, rest = divmod(count, local.batch_size)
+    return whole + (rest > 1 or (rest == 1 and whole == 0))
+
+
 def batches(count: int, local: Local, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Index arrays of all mini-batches: every epoch a new order, the last batch of an epoch may be short."""
+    """Index arrays of all mini-batches: every epoch a new order, split as `batch_count` says."""
+    ends = [local.batch_size * number for number in range(1, batch_count(count, local))]
     for _ in range(local.epochs):
-        order = rng.permutation(count)
-        yield from (order[start : start + local.batch_size] for start in range(0, count, local.batch_size))
+        yield from np.split(rng.permutation(count), ends) if count else ()
 
 
 def fit(

@@ -124,7 +124,7 @@ def obstacle(model: nn.Module, x: np.ndarray, y: np.ndarray) -> str:
     Running statistics of a batch, dropout, recurrent layers and branches on values are such reasons.
     """
     flat, number = FlatModel(model), 2
-    if flat.layout.size > flat.shared:
+    if flat.buffers or flat.own_buffers:
         return "the model has buffers"
     try:
         samples = (torch.from_numpy(np.stack([part] * number)) for part in (x, y))

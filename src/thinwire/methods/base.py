@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from torch import nn
@@ -16,10 +17,12 @@ from thinwire import rng
 from thinwire.codecs import Codec, Context, at, tag
 from thinwire.codecs.entries import Vector, dense
 from thinwire.errors import ConfigError, DecodeError
+from thinwire.exact import exact_draws
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import aggregate
 from thinwire.methods.server import Mean, ServerOptimizer
 from thinwire.parameterisations import Parameterisation, parameterise
+from thinwire.purity import drawing
 from thinwire.train import Local
 from thinwire.versions import Held
 
@@ -81,6 +84,7 @@ class Update:
     samples: int
     change: Vector
     marginal_bits: float | None = None
+    buffers: bytes = b""  # the client's payload of buffers, which `beside` has checked
 
     @cached_property
     def value(self) -> np.ndarray:
@@ -120,12 +124,20 @@ def sample_cohort(fraction: float, clients: int, draw: np.random.Generator) -> l
 
 
 def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A fresh model whose initial weights depend on the seed alone; torch's own generator is left as it was."""
-    import torch
+    """A fresh model whose initial weights depend on the seed alone, with the same bits on every machine.
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.integer(seed, purpose="model-init"))
-        return build()
+    The global generators of torch, numpy and Python are left as they were. ConfigError for a function that hands out
+    one and the same module again.
+    """
+    with drawing(rng.integer(seed, purpose="model-init")), exact_draws():
+        model = build()
+    if model in _made:
+        raise ConfigError("model", type(model).__name__, "a function that makes a new module each time it is called")
+    _made.add(model)
+    return model
+
+
+_made: WeakSet[nn.Module] = WeakSet()  # modules that are in use in this process
 
 
 def network(setup: Setup) -> nn.Module:
@@ -138,9 +150,10 @@ def network(setup: Setup) -> nn.Module:
     return seeded(make, setup.seed)
 
 
-def parameters(setup: Setup) -> int:
-    """Parameters of the dense model that every method and parameterisation stands for."""
-    return sum(parameter.numel() for parameter in seeded(setup.build, setup.seed).parameters())
+def parameters(setup: Setup, model: nn.Module) -> int:
+    """Parameters of the dense model that a method's model stands for, frozen ones too."""
+    dense = seeded(setup.build, setup.seed) if setup.parameterisation else model
+    return sum(parameter.numel() for parameter in dense.parameters())
 
 
 def update_frame(setup: Setup, codec: Codec, version: int, x: np.ndarray, context: Context, samples: int) -> bytes:
@@ -182,29 +195,3 @@ def plain_mean(setup: Setup, name: str, reason: str) -> None:
     """ConfigError unless the changes are averaged: `reason` says why the method needs it."""
     if setup.aggregate != aggregate.Mean():
         raise ConfigError("server.aggregate", setup.aggregate, f"mean for {name}: {reason}")
-
-
-def assemble(name: str, algorithm: Any, parameters: int) -> Method:
-    """The record that names an algorithm's functions; what it does not define takes the plain form."""
-    plain: dict[str, Any] = {
-        "client_init": lambda client: {},
-        "cohort": lambda state, clients, draw: sample_cohort(algorithm.setup.fraction, clients, draw),
-        "version": lambda state: state.history.version,
-        "error_feedback": algorithm.setup.error_feedback,
-    }
-    beside: dict[str, Any] = {
-        "train_together": _of_one(algorithm, "train_together", ("train", "correction")),
-        "mirror": _of_one(algorithm, "mirror", ("read",)),
-    }
-    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", *beside)]
-    parts = {part: plain[part] if part not in dir(algorithm) else getattr(algorithm, part) for part in names}
-    return Method(name=name, parameters=parameters, **parts, **beside)
-
-
-def _of_one(algorithm: Any, name: str, others: Sequence[str]) -> Callable[..., Any] | None:
-    """A function that does the same as others of its class; None where a subclass has one of those of its own."""
-    kinds = type(algorithm).__mro__
-    origin = next((kind for kind in kinds if name in vars(kind)), None)
-    below = kinds[: kinds.index(origin)] if origin else ()
-    own = any(other in vars(kind) for kind in below for other in others)
-    return getattr(algorithm, name) if origin and not own else None

@@ -103,7 +103,7 @@ class ClientMasks(Prunable):
         update = self.over(mask).read(narrow(state, mask), client, message)
         change = np.zeros(mask.size, dtype=np.float32)
         change[mask.astype(bool)] = update.value
-        return SparseUpdate(update.samples, change, None, client, mask, next)
+        return SparseUpdate(update.samples, change, client=client, mask=mask, next=next)
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """Σ nₖ mₖ Δₖ / Σ nₖ mₖ, 0 where no client holds the coordinate."""
@@ -175,7 +175,7 @@ class DisPFL(ClientMasks):
         order = rng.generator(self.setup.seed, round, data.client, "regrow").permutation(len(data.y))
         size = self.setup.local.batch_size
         slope, _ = gradient(Dense(self.flat), data, order[:size], size)
-        chosen = self.moved(weights[self.places], slope[self.places[: slope.size]], old[self.places], held.version)
+        chosen = self.moved(weights[self.places], slope[self.places], old[self.places], held.version)
         frame = frames.read(message)
         sections = (*frame.sections, (Section.MASK, Mask().encode(chosen, self._against(old))))
         packed = np.packbits(selection.whole(self.flat.layout, chosen))

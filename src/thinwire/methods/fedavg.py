@@ -33,6 +33,7 @@ from thinwire.errors import ConfigError, DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
 from thinwire.methods.aggregate import majority
+from thinwire.methods.assemble import assemble
 from thinwire.methods.base import ClientState, Data, Method, Setup, Trained, Update, Work
 from thinwire.methods.server import Memory
 from thinwire.parameterisations import Dense, personal_names
@@ -103,11 +104,8 @@ class FedAvg:
     @cached_property
     def flat(self) -> FlatModel:
         """Scratch memory: the one model of this process."""
-        return self._flat_model(self.setup.device)
-
-    def _flat_model(self, device: str = "cpu") -> FlatModel:
         model = base.network(self.setup)
-        return FlatModel(model, device, self.personal(model))
+        return FlatModel(model, self.setup.device, self.personal(model))
 
     def personal(self, model: nn.Module) -> Collection[str]:
         """Names of the parameters that stay on the client: those that the parameterisation declares."""
@@ -119,14 +117,14 @@ class FedAvg:
         return Dense(self.flat)
 
     @cached_property
-    def initial(self) -> FlatModel:
-        """The model that the seed makes; never trained."""
-        return self._flat_model()
-
-    @cached_property
     def start(self) -> np.ndarray:
         """The initial weights (n,) that the seed makes."""
-        return self.initial.read()
+        return self.flat.initial[: self.flat.shared].copy()
+
+    @property
+    def start_personal(self) -> np.ndarray:
+        """The initial values of what stays on the client (P − n,)."""
+        return self.flat.initial[self.flat.shared :].copy()
 
     @property
     def has_personal(self) -> bool:
@@ -145,7 +143,7 @@ class FedAvg:
     def client_init(self, client: int) -> ClientState:
         """A residual of zeros under error feedback; the initial values of what stays on the client."""
         state = {"residual": np.zeros_like(self.start)} if self.setup.error_feedback else {}
-        return state | ({"personal": self.initial.read_personal()} if self.has_personal else {})
+        return state | ({"personal": self.start_personal} if self.has_personal else {})
 
     def broadcast(self, state: State, have: int | None) -> bytes:
         """Frame that takes a client from the version it holds (None: nothing) to the current weights."""
@@ -199,7 +197,7 @@ class FedAvg:
         """The model of weights (n,) and of what a client keeps of it; of the initial values if it keeps nothing."""
         self.flat.write(weights)
         if self.has_personal:
-            self.flat.write_personal(state["personal"] if state else self.initial.read_personal())
+            self.flat.write_personal(state["personal"] if state else self.start_personal)
         return self.flat.model
 
     def shared_parameters(self) -> torch.Tensor:
@@ -342,8 +340,7 @@ def build(name: str, kind: type[FedAvg], settings: type[Options], setup: Setup, 
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
     base.check_defences(setup, name)
     algorithm = kind(setup, record(settings, options, "method"), uplink, downlink)
-    algorithm.flat  # noqa: B018  a wrong setting shows here, not in the first round
-    return base.assemble(name, algorithm, base.parameters(setup))
+    return assemble(name, algorithm)
 
 
 def fedavg(setup: Setup, options: Mapping[str, Any]) -> Method:

@@ -59,13 +59,7 @@ class FedDyn(FedAvg):
 
     def remember(self, held: Held[Global], state: ClientState, sent: np.ndarray, samples: int) -> ClientState:
         """gᵢ ← gᵢ − α Δᵢ."""
-        return {"gradient": state["gradient"] - self._on_memory(self.options.alpha, sent)}
-
-    def _on_memory(self, factor: float, change: np.ndarray) -> np.ndarray:
-        """factor · Δ on the parameters, 0 on buffers.  # (n,) float32."""
-        scaled = np.float32(factor) * change
-        scaled[self.flat.shared :] = 0
-        return scaled
+        return {"gradient": state["gradient"] - np.float32(self.options.alpha) * sent}
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """h ← h − α/N · Σ Δᵢ; x ← x + mean Δᵢ − h/α, clients weighing the same, N of all clients."""
@@ -74,7 +68,7 @@ class FedDyn(FedAvg):
         if change is None:
             raise QuorumError("no update is left")
         alpha, share = self.options.alpha, asked[0] / max(self.setup.clients, asked[0])
-        memory = state.memory[0] - self._on_memory(alpha * share, change)
+        memory = state.memory[0] - np.float32(alpha * share) * change
         return self.advance(state, change - memory / np.float32(alpha), (memory,))
 
 

@@ -26,6 +26,7 @@ from thinwire.codecs import Codec, Context, Mask, Votes, tag
 from thinwire.errors import ConfigError, DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
+from thinwire.methods.assemble import assemble
 from thinwire.methods.base import ClientState, Data, Method, Setup, Trained, Update, Work
 from thinwire.methods.server import Mean
 from thinwire.parameterisations import Masked, frozen_weights, mask_layout
@@ -97,7 +98,7 @@ class FedPM:
     @cached_property
     def flat(self) -> FlatModel:
         """Scratch memory: the one model of this process."""
-        return FlatModel(base.seeded(self.setup.build, self.setup.seed), self.setup.device)
+        return FlatModel(base.network(self.setup), self.setup.device)
 
     @cached_property
     def masked(self) -> Masked:
@@ -270,4 +271,4 @@ def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
         raise ConfigError("uplink.error_feedback", True, "false for fedpm: masks are samples, there is no residual")
     algorithm = FedPM(setup, record(Options, options, "method"), uplink, downlink)
     mask_layout(algorithm.flat.layout)  # refuses here, not in the first round, a model that cannot be masked
-    return base.assemble("fedpm", algorithm, algorithm.flat.size)
+    return assemble("fedpm", algorithm)

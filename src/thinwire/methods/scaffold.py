@@ -26,7 +26,7 @@ from thinwire.methods import base
 from thinwire.methods.base import ClientState, Method, Setup, Update
 from thinwire.methods.fedavg import FedAvg, Global, Options, State, build, finite
 from thinwire.methods.server import Mean
-from thinwire.train import Correction
+from thinwire.train import Correction, batch_count
 from thinwire.versions import Held, Sections
 
 
@@ -56,15 +56,13 @@ class Scaffold(FedAvg):
         return {"control": state["control"] + self.drift(self.control(held), sent, samples, held.version + 1)}
 
     def drift(self, control: np.ndarray, change: np.ndarray, samples: int, round: int) -> np.ndarray:
-        """−c − Δᵢ / (Kᵢ η) on the parameters, 0 on buffers.  # (n,) float32."""
-        drift = -control - change / np.float32(self.path(samples, round))
-        drift[self.flat.shared :] = 0
-        return drift
+        """−c − Δᵢ / (Kᵢ η).  # (n,) float32."""
+        return -control - change / np.float32(self.path(samples, round))
 
     def path(self, samples: int, round: int) -> float:
         """Kᵢ η, local steps times the learning rate."""
         local = self.setup.local
-        return local.epochs * -(-samples // local.batch_size) * local.rate(round)
+        return local.epochs * batch_count(samples, local) * local.rate(round)
 
     def merge(self, state: State, updates: Iterable[Update]) -> State:
         """x ← x + lr · mean Δᵢ; c ← c + Σ (cᵢ's change) / N, N of all clients."""
@@ -72,7 +70,6 @@ class Scaffold(FedAvg):
         control, residual = state.memory
         merged = super().merge(state, self._note(updates, state, total, count))
         total -= count[0] * control.astype(np.float64)
-        total[self.flat.shared :] = 0
         wanted = (total / max(self.setup.clients, count[0])).astype(np.float32) + residual
         context = self.control_context(merged.history.version)
         step = self.downlink.encode(wanted, context)

@@ -47,7 +47,7 @@ class KeptDense(Dense):
 
     def __init__(self, flat: Kept) -> None:
         super().__init__(flat)
-        kept = torch.from_numpy(flat.places[: flat.size].astype(np.float32))
+        kept = torch.from_numpy(flat.places.astype(np.float32))
         self.kept = None if flat.places.all() else kept.to(flat.parameters.device)  # (P,)
 
     def pull(self) -> None:
@@ -93,9 +93,9 @@ class Sparse(FedAvg):
         return KeptDense(flat)
 
     @cached_property
-    def initial(self) -> FlatModel:
-        """What the mask keeps of the model that the seed makes."""
-        return Kept(self.whole.initial, self.mask)
+    def start(self) -> np.ndarray:
+        """What the mask keeps of the initial weights (k,)."""
+        return self.whole.start[self.mask.astype(bool)]
 
     def train(self, held: Held[Global], state: ClientState, data: Data) -> tuple[bytes, ClientState, dict[str, float]]:
         """As FedAvg's, with a residual of this layout."""

@@ -62,7 +62,7 @@ class Powers(Dense):
 
     def __init__(self, flat: FlatModel, places: np.ndarray, beta: float) -> None:
         super().__init__(flat)
-        exponents = np.where(places[: flat.size], beta, 1.0).astype(np.float32)
+        exponents = np.where(places, beta, 1.0).astype(np.float32)
         self.beta = torch.from_numpy(exponents).to(flat.parameters.device)
         self.trained = torch.zeros_like(flat.parameters)
         self.trained.grad = torch.zeros_like(flat.parameters)

@@ -27,6 +27,7 @@ from thinwire.codecs import Codec, Context, Float32, LogScale, tag
 from thinwire.errors import ConfigError, DecodeError, QuorumError, TrainingError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base, selection
+from thinwire.methods.assemble import assemble
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
 from thinwire.methods.commonmask import CommonMask
 from thinwire.methods.fedavg import Global, State, finite
@@ -71,9 +72,8 @@ class Ssfl(CommonMask):
         size = self.setup.local.batch_size
         order = order[: size * self.options.saliency_batches]
         slope, loss = gradient(algorithm.dense, data, order, size)
-        places = self.places[: slope.size]
         weights, chosen = self.flat.read()[self.places], algorithm.mask[self.places]
-        scores = saliency(slope[places], weights, chosen, self.weights)
+        scores = saliency(slope[self.places], weights, chosen, self.weights)
         payload = self.saliency_codec.encode(scores, Context(self.weights))
         frame = Frame(
             Kind.UPDATE, self.setup.run, held.version, tag(self.saliency_codec), self.flat.layout.digest,
@@ -139,4 +139,4 @@ def ssfl(setup: Setup, options: Mapping[str, Any]) -> Method:
     if not algorithm.weights.size:
         raise ConfigError("model", "no weights", "a model with a tensor of two axes or more, for ssfl")
     check(algorithm)
-    return base.assemble("ssfl", algorithm, base.parameters(setup))
+    return assemble("ssfl", algorithm)

@@ -86,6 +86,8 @@ def _reason(module: nn.Module, tensor: str, shared: bool) -> str:
         return "not yet initialised"
     if not isinstance(module, _KNOWN):
         return f"layer type {type(module).__name__} is not factored"
+    if not module._parameters[tensor].requires_grad:  # type: ignore[union-attr]
+        return "frozen"
     if tensor.startswith("weight_hr"):
         return "a projection is not factored"
     return "shared with another layer" if shared else ""

@@ -22,13 +22,10 @@ STRAIGHT_THROUGH = ("identity", "probability")
 
 
 def mask_layout(layout: Layout) -> Layout:
-    """Layout of the entries that get a mask: weights and biases. Norm parameters stay at their initial values.
+    """Layout of the entries that get a mask: weights and biases; ConfigError without any.
 
-    ConfigError on buffers: running statistics would have to travel beside the mask.
+    Norm parameters stay at their initial values.
     """
-    for entry in layout:
-        if entry.role == "buffer":
-            raise ConfigError(f"model buffer {entry.name}", "running statistics", "none under fedpm: use GroupNorm")
     masked = [entry for entry in layout if entry.role in ("weight", "bias")]
     if not masked:
         raise ConfigError("model", "no weights", "a model with weights to mask")

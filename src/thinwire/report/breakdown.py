@@ -22,7 +22,7 @@ MESSAGES = {
     DOWN: "down, not told apart",
     EVALUATION: "evaluation",
 }
-PARTS = ("positions", "mask", "labels", "values", "tables", "headers", "frame")
+PARTS = ("positions", "mask", "labels", "values", "buffers", "tables", "headers", "frame")
 
 
 def message_table(runs: Sequence[Run], labels: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ Sorts of a message: `update`, `setup` (an answer before training: SSFL's salienc
 `keyframe`, `step`. The ledger has one more, `refused`, for answers that the server did not accept.
 Parts of an update: `frame` (its header, table of sections and checksum), `headers` (of payloads), `tables` (what the
 rest is coded by: counts, histograms, centroids, scales), `positions` (of the entries that are sent), `mask` (bits),
-`labels` (which level an entry has: indices, symbols, signs), `values` (entries as numbers).
+`labels` (which level an entry has: indices, symbols, signs), `values` (entries as numbers), `buffers` (of the model,
+as they are).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PARTS = {
     **dict.fromkeys(("norms", "scales", "magnitudes", "exponents", "half steps", "range"), "tables"),
     **dict.fromkeys(("positions", "gaps", "addresses"), "positions"),
     "bits": "mask",
+    "buffers": "buffers",
     **dict.fromkeys(("labels", "indices", "symbols", "low bits", "code words", "signs"), "labels"),
     "levels": "values",  # of `thin`: positions, signs and sizes in one stream
 }

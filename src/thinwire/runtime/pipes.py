@@ -79,16 +79,16 @@ def pack_reading(reading: Reading | None) -> bytes:
     head |= {"samples": update.samples, "bits": update.marginal_bits}
     change = update.change
     if isinstance(change, Entries):
-        return pack(head | {"size": change.size}, change.places.tobytes(), change.values.tobytes())
-    return pack(head | {"dtype": change.dtype.str}, change.tobytes())
+        return pack(head | {"size": change.size}, update.buffers, change.places.tobytes(), change.values.tobytes())
+    return pack(head | {"dtype": change.dtype.str}, update.buffers, change.tobytes())
 
 
 def unpack_reading(data: bytes) -> Reading | None:
     """Inverse of `pack_reading`."""
-    head, *arrays = unpack(data)
+    head, *parts = unpack(data)
     if not head:
         return None
-    update = Update(head["samples"], _vector(head, arrays), head["bits"]) if arrays else None
+    update = Update(head["samples"], _vector(head, parts[1:]), head["bits"], parts[0]) if parts else None
     return Reading(update, head["parts"], head["seconds"], head["refused"])
 
 

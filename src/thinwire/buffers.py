@@ -1,0 +1,188 @@
+"""Buffers: the numbers in a model's state that are not trained, as bytes and back, and their mean over clients.
+
+Running statistics, step counters, masks, tables of positions. They are no weights: no momentum, sparsifier, residual or
+bound on norms is meant for them, so they never enter the flat vector. Both ends hold them bit for bit, as one bytes
+object: the buffers in the model's order, each as it is in memory, little-endian. A payload names those that differ from
+what the other side holds and gives them whole, so a constant costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from thinwire.errors import ConfigError, DecodeError
+
+_LARGEST = 1e300  # of a float64 entry: a weighted sum over a cohort stays finite
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One buffer: its name in the model, the module that owns it, and what it must stay: shape and dtype."""
+
+    name: str
+    owner: nn.Module
+    key: str
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What the module holds now; ConfigError when a forward pass has left another kind of thing there."""
+        found = self.owner._buffers.get(self.key)
+        if found is None or found.shape != self.shape or found.dtype != self.dtype:
+            now = "gone" if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+            allowed = f"always {self.dtype} of shape {tuple(self.shape)}, as at the start"
+            raise ConfigError(f"model buffer {self.name}", now, allowed)
+        return found
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    def read(self) -> bytes:
+        """Its entries as they are in memory."""
+        return _bytes(self.tensor)
+
+    def values(self, data: bytes) -> torch.Tensor:
+        """The entries that bytes stand for.  # (size,)"""
+        return torch.frombuffer(bytearray(data), dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Some buffers of a model, in its order."""
+
+    parts: tuple[Buffer, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    @cached_property
+    def spans(self) -> tuple[slice, ...]:
+        """Where each of them is in the bytes of all."""
+        ends = np.cumsum([0, *(part.size for part in self.parts)]).tolist()
+        return tuple(slice(*pair) for pair in zip(ends, ends[1:], strict=False))
+
+    def read(self) -> bytes:
+        """What the model holds."""
+        return b"".join(part.read() for part in self.parts)
+
+    @torch.no_grad()
+    def write(self, data: bytes) -> None:
+        """Make the model hold it."""
+        for part, span in zip(self.parts, self.spans, strict=True):
+            part.tensor.copy_(part.values(data[span]).view(part.shape))
+
+    def difference(self, data: bytes, known: bytes) -> bytes:
+        """Payload: a bit a buffer, lowest first, set where it is not what is known; then those. Empty if none is."""
+        changed = [data[span] != known[span] for span in self.spans]
+        if not any(changed):
+            return b""
+        flags = np.packbits(changed, bitorder="little").tobytes()
+        return flags + b"".join(data[span] for span, new in zip(self.spans, changed, strict=True) if new)
+
+    def changes(self, payload: bytes) -> dict[int, bytes]:
+        """Inverse of `difference`: the bytes of the buffers, by number, that a payload names; DecodeError if odd."""
+        if not payload:
+            return {}
+        count, start, found = (len(self.parts) + 7) // 8, (len(self.parts) + 7) // 8, dict[int, bytes]()
+        flags = np.unpackbits(np.frombuffer(payload[:count], dtype=np.uint8), bitorder="little")
+        if flags.size < len(self.parts) or flags[len(self.parts) :].any():
+            raise DecodeError(f"buffers: the payload is not about {len(self.parts)} of them")
+        for number in np.flatnonzero(flags).tolist():
+            found[number] = payload[start : start + self.parts[number].size]
+            start += self.parts[number].size
+        if start != len(payload):
+            raise DecodeError(f"buffers: {len(payload)} bytes, {start} expected")
+        return found
+
+    def patched(self, known: bytes, payload: bytes) -> bytes:
+        """What is known, with what a payload names in its place; DecodeError unless it is finite or known."""
+        changed = self.changes(payload)
+        for number, data in changed.items():
+            _check(self.parts[number], data, known[self.spans[number]])
+        return b"".join(changed.get(number, known[span]) for number, span in enumerate(self.spans))
+
+    def combine(self, known: bytes, sides: Sequence[tuple[int, bytes]], rule: Rule) -> bytes:
+        """What a rule makes of the clients' payloads (samples, payload); `known` is what they all started from."""
+        weights, found = [samples for samples, _ in sides], [self.changes(payload) for _, payload in sides]
+        made = []
+        for number, (part, span) in enumerate(zip(self.parts, self.spans, strict=True)):
+            rows = [side.get(number, known[span]) for side in found]
+            alike = all(row == known[span] for row in rows)
+            made.append(known[span] if alike else _combined(part, known[span], rows, weights, rule))
+        return b"".join(made)
+
+
+Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (K, n) values, (K,) samples -> (n,)
+
+
+def mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Σ nₖ vₖ / Σ nₖ: within the values' range, so that variances stay at least 0."""
+    return weights @ rows / weights.sum()
+
+
+def median(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """medianₖ vₖ, whatever the sample counts."""
+    return np.median(rows, axis=0)
+
+
+def _check(part: Buffer, data: bytes, known: bytes) -> None:
+    """DecodeError names a buffer with an entry that is neither finite nor the one known."""
+    if not part.dtype.is_floating_point:
+        return
+    new, old = part.values(data), part.values(known)
+    bad = ~(new.isfinite() & (new.double().abs() <= _LARGEST))
+    if bool((bad & ~((new == old) | (new.isnan() & old.isnan()))).any()):
+        raise DecodeError(f"buffer {part.name}: NaN or infinite entries")
+
+
+def _combined(part: Buffer, known: bytes, rows: Sequence[bytes], weights: Sequence[int], rule: Rule) -> bytes:
+    """One buffer's bytes."""
+    values, old = [part.values(row) for row in rows], part.values(known)
+    if part.dtype.is_floating_point:
+        return _bytes(_floats(old, torch.stack(values), weights, rule))
+    return _bytes(torch.tensor(_wholes(old.tolist(), [row.tolist() for row in values], weights), dtype=part.dtype))
+
+
+def _floats(old: torch.Tensor, values: torch.Tensor, weights: Sequence[int], rule: Rule) -> torch.Tensor:
+    """The rule in float64; where a value is not finite, all clients hold the one known, as `patched` has checked."""
+    fixed = ~values.isfinite().all(dim=0)
+    rows = torch.where(fixed, torch.zeros((), dtype=torch.float64), values.double()).numpy()
+    found = torch.from_numpy(rule(rows, np.array(weights, dtype=np.float64)))
+    return torch.where(fixed, old, found.to(old.dtype))
+
+
+def _wholes(old: list[int], rows: Sequence[list[int]], weights: Sequence[int]) -> list[int]:
+    """The weighted mean to the nearest whole number, in Python's own numbers: exact to 2⁶³."""
+    total = sum(weights)
+    moved = (
+        sum(weight * (int(row[place]) - int(start)) for weight, row in zip(weights, rows, strict=True))
+        for place, start in enumerate(old)
+    )
+    return [int(start) + (2 * change + total) // (2 * total) for start, change in zip(old, moved, strict=True)]
+
+
+def _bytes(values: torch.Tensor) -> bytes:
+    """Entries as they are in memory."""
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def buffers_of(model: nn.Module) -> Buffers:
+    """The buffers that belong to a model's state, each once; ConfigError for complex ones."""
+    persistent, parts = model.state_dict(keep_vars=True).keys(), []
+    for name, tensor in model.named_buffers():
+        if name not in persistent:
+            continue
+        if tensor.dtype.is_complex:
+            raise ConfigError(f"model buffer {name}", str(tensor.dtype), "floats, whole numbers or bool")
+        path, _, key = name.rpartition(".")
+        parts.append(Buffer(name, model.get_submodule(path), key, tensor.shape, tensor.dtype))
+    return Buffers(tuple(parts))

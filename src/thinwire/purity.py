@@ -1,0 +1,145 @@
+"""What a forward pass may look at besides weights, buffers and samples: global generators and hidden state.
+
+A client's work must be a function of what it was sent, its own state and its samples; else its bytes depend on who
+trained before it in the same process. `drawing` seeds every global generator and restores it. `Hidden` remembers what
+a model keeps outside its state (buffers that are not persistent, attributes, caches) and puts it back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_BASE = frozenset(vars(nn.Module()))  # attributes that every module has
+_FIXED = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
+
+
+@contextmanager
+def restored(device: str = "cpu") -> Iterator[None]:
+    """Torch's, numpy's and Python's global generators are afterwards as they were; within another one, only there.
+
+    Saving them costs a tenth of a millisecond, more than a small client's step: a run does it once, around all of it.
+    """
+    global _depth
+    saved = _states(device) if _depth == 0 else None
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if saved is not None:
+            _restore_states(saved)
+
+
+@contextmanager
+def drawing(seed: int, device: str = "cpu") -> Iterator[None]:
+    """The global generators begin at a seed; afterwards they are as `restored` leaves them."""
+    with restored(device):
+        torch.default_generator.manual_seed(seed)
+        if device == "cuda":
+            torch.cuda.manual_seed_all(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002  a model may draw from it
+        random.seed(seed)
+        yield
+
+
+_depth = 0  # of `restored` within `restored`
+
+
+def _states(device: str) -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if device == "cuda" else None
+    return torch.get_rng_state(), np.random.get_state(), random.getstate(), cuda  # noqa: NPY002
+
+
+def _restore_states(saved: tuple[Any, ...]) -> None:
+    torch.set_rng_state(saved[0])
+    np.random.set_state(saved[1])  # noqa: NPY002
+    random.setstate(saved[2])
+    if saved[3] is not None:
+        torch.cuda.set_rng_state_all(saved[3])
+
+
+class Hidden:
+    """A model's hidden state as it was when this was made; `reset` puts it back.
+
+    Torch's own layers keep nothing but buffers. What cannot be copied (an open file, a lock) stays as it is: a trial
+    of the model before the run finds out whether that matters.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        persistent = model.state_dict(keep_vars=True).keys()
+        self.modules = [(module, dict(module._modules), dict(module._buffers)) for module in model.modules()]
+        self.loose = [
+            (tensor, tensor.detach().clone(), tensor._version)
+            for name, tensor in model.named_buffers()
+            if name not in persistent
+        ]
+        parts = (*model.modules(), *model.parameters(), *model.buffers())
+        self.same = {id(part): part for part in parts}  # copies refer to the model's own parts
+        own = [module for module, *_ in self.modules if not type(module).__module__.startswith("torch.nn.")]
+        self.fixed, self.copied = [], []
+        for module in own:
+            attributes = {key: value for key, value in vars(module).items() if key not in _BASE}
+            copied = {key: value for key, value in attributes.items() if not _is_fixed(value)}
+            self.fixed.append((module, attributes, len(vars(module))))
+            if copies := {key: copy for key, value in copied.items() if (copy := self._copy(value)) is not _NOT}:
+                self.copied.append((module, copies))
+
+    def _copy(self, value: Any) -> Any:
+        try:
+            return deepcopy(value, dict(self.same))
+        except Exception:  # whatever an object of somebody's own raises
+            return _NOT
+
+    def reset(self) -> None:
+        """Put everything back."""
+        for module, children, buffers in self.modules:
+            _restore(module._modules, children)
+            if module._buffers != {} or buffers:
+                _restore_loose(module, buffers)
+        for number, (tensor, start, version) in enumerate(self.loose):
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(start)
+                self.loose[number] = (tensor, start, tensor._version)
+        for module, attributes, size in self.fixed:
+            now = vars(module)
+            for key in [key for key in now if key not in attributes and key not in _BASE] if len(now) != size else ():
+                del now[key]
+            now.update(attributes)
+        for module, copies in self.copied:
+            vars(module).update({key: self._copy(value) for key, value in copies.items()})
+
+
+_NOT = object()  # stands for what cannot be copied
+
+
+def _is_fixed(value: Any) -> bool:
+    """Can nothing inside a value change?"""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_is_fixed, value))
+    return isinstance(value, _FIXED) or callable(value)
+
+
+def _restore(now: dict[str, Any], before: dict[str, Any]) -> None:
+    if len(now) != len(before) or any(now.get(key) is not value for key, value in before.items()):
+        now.clear()
+        now.update(before)
+
+
+def _restore_loose(module: nn.Module, before: dict[str, torch.Tensor | None]) -> None:
+    """Buffers that are not persistent are the tensors that they were; those of the state may be new ones."""
+    now, loose = module._buffers, module._non_persistent_buffers_set
+    for key in [key for key in now if key not in before]:
+        del now[key]
+        loose.discard(key)
+    for key, value in before.items():
+        if key in loose or key not in now:
+            now[key] = value
