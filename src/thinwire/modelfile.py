@@ -117,7 +117,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     `model`: an instance of the architecture, needed when the run's model was not one of the library's.
     DecodeError when the file is broken, ConfigError when the architecture is needed or differs.
     """
-    data = Path(path).read_bytes()
+    return read(Path(path).read_bytes(), model)
+
+
+def read(data: bytes, model: nn.Module | None = None) -> nn.Module:
+    """The model that a file's bytes hold; see `load`."""
     loaded = _load_mask(data, model) if data[: len(frames.MAGIC)] == frames.MAGIC else _load_dense(data, model)
     return loaded.eval()
 

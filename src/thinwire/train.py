@@ -165,6 +165,15 @@ def fit(
     return {"loss": mean, "steps": steps}
 
 
+def obstacle_alone(model: nn.Module, x: np.ndarray, y: np.ndarray) -> str:
+    """Why a model cannot train on a batch of one sample (1, ...), as BatchNorm cannot; empty if it can."""
+    try:
+        token_loss(model.train()(torch.from_numpy(x)), torch.from_numpy(y))
+    except Exception as error:  # whatever a model of one's own raises
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ""
+
+
 @torch.no_grad()
 @parametrize.cached()
 def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> dict[str, float]:

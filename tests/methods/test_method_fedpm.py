@@ -46,7 +46,7 @@ def test_a_wrong_option_is_named_with_what_is_allowed(option, allowed):
 
 
 def test_whole_numbers_serve_as_floats():
-    assert build("fedpm", options={"gain": 2, "sparsity": 1}).train.__self__.options == Options(gain=2.0, sparsity=1.0)
+    assert build("fedpm", options={"gain": 2, "sparsity": 1}).init.__self__.options == Options(gain=2.0, sparsity=1.0)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_codecs_of_another_kind_are_refused(setup, message):
 
 
 def test_a_model_that_cannot_be_masked_is_refused_before_the_run_begins():
-    with pytest.raises(ConfigError, match="running statistics"):
-        assemble(experiment("fedpm", model={"build": "toyworld:batch_norm"}))
+    with pytest.raises(ConfigError, match="a model with weights to mask"):
+        assemble(experiment("fedpm", model={"build": "toyworld:norm_alone"}))
 
 
 # the tally -----------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_scores_start_within_epsilon():
     state = method.merge(method.init(), [update(np.ones(D, np.uint8))] * 3)
     held = method.receive(method.broadcast(state, None), None, None)
     method.train(held, {}, Data(0, np.zeros((1, 6), np.float32), np.zeros(1, np.int64)))
-    scores = method.train.__self__.masked.trained.numpy()
+    scores = method.init.__self__.masked.trained.numpy()
     assert np.isfinite(scores).all()
     assert abs(scores - np.log(0.99 / 0.01)).max() <= 0.11  # one Adam step of 0.1
 
@@ -113,7 +113,7 @@ def test_scores_start_within_epsilon():
 def test_evaluation_modes():
     masks = np.random.default_rng(0).integers(0, 2, (3, D), dtype=np.uint8)
     theta = masks.mean(axis=0).astype(np.float32)
-    frozen = build("fedpm").train.__self__.masked.frozen.numpy()
+    frozen = build("fedpm").init.__self__.masked.frozen.numpy()
     weights = {}
     for mode in ("mean", "threshold", "sample"):
         method = build("fedpm", options={"evaluation": mode})
@@ -227,7 +227,7 @@ def test_every_flipped_bit_and_every_truncation_is_refused(round_two):
 
 def test_a_mask_coded_without_counts_is_refused_where_counts_are_shared(round_two):
     method, state, _ = round_two
-    algorithm = method.train.__self__
+    algorithm = method.init.__self__
     payload = Mask().encode(np.ones(D, np.uint8), Context(algorithm.wire.layout))
     head = Frame(Kind.UPDATE, algorithm.setup.run, 1, tag(Mask()), algorithm.wire.layout.digest)
     frame = replace(head, sections=((Section.VALUES, payload),), samples=1)

@@ -22,7 +22,7 @@ FIRST, SECOND = 5 * 6 + 5, 3 * 5 + 3
 
 def algorithm(method):
     """The object behind a method's functions."""
-    return method.train.__self__
+    return method.init.__self__
 
 
 def test_a_flat_model_puts_personal_parameters_last_and_out_of_the_layout():
@@ -51,7 +51,7 @@ def test_fedper_sends_the_other_layers_only(side, shared):
 
 def test_local_sends_headers_only_and_the_servers_model_stays():
     world = World("local")
-    before = algorithm(world.method).initial.read_personal()
+    before = algorithm(world.method).start_personal
     entries = [world.play() for _ in range(3)]
     assert {entry.up_bytes for entry in entries} == {4 * (37 + 6)}
     world.method.model(world.progress.server)

@@ -26,7 +26,7 @@ UPLINKS = [{"id": "m22", "keep": 0.5}, {"id": "stc", "keep": 0.3}, {"id": "eden"
 
 
 def algorithm_of(method):
-    return method.train.__self__
+    return method.init.__self__
 
 
 def answer(method, state, client=0, own=None):
@@ -75,7 +75,7 @@ def test_a_coordinate_is_averaged_over_those_that_hold_it(name):
     masks = np.zeros((2, N), np.uint8)
     masks[0, :10], masks[1, 5:20] = 1, 1
     updates = [
-        SparseUpdate(samples, value * mask.astype(np.float32), None, client, mask, b"")
+        SparseUpdate(samples, value * mask.astype(np.float32), client=client, mask=mask)
         for client, (samples, value, mask) in enumerate(zip((1, 3), (1, 5), masks, strict=True))
     ]
     change = method.merge(state, updates).weights - state.weights

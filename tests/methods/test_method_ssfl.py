@@ -25,7 +25,7 @@ HALF = {"density": 0.5}
 
 
 def algorithm_of(method):
-    return method.train.__self__
+    return method.init.__self__
 
 
 def full(state):

@@ -57,7 +57,7 @@ def masks(data, density):
 @densities
 def test_coded_saliencies_choose_the_same_weights(data, density):
     found, method, sizes = masks(data, density)
-    places = method.train.__self__.places
+    places = method.init.__self__.places
     exact = found[32].mask[places]
     for bits, least in ((8, 0.99), (4, 0.95)):
         assert (exact & found[bits].mask[places]).sum() >= least * exact.sum()
@@ -68,7 +68,7 @@ def test_coded_saliencies_choose_the_same_weights(data, density):
 @densities
 def test_the_mask_travels_at_its_entropy(data, density):
     found, method, _ = masks(data, density)
-    algorithm, mask = method.train.__self__, found[32].mask
+    algorithm, mask = method.init.__self__, found[32].mask
     entropy, chosen = 0.0, mask[algorithm.places]
     for entry in algorithm.weights:
         ones = chosen[entry.slice].mean()

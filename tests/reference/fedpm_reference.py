@@ -76,10 +76,13 @@ class Adam:
 
 
 def batches(n, batch_size, epochs, order):
+    """A single sample that is left over joins the batch before it."""
     for _ in range(epochs):
-        rows = order.permutation(n)
-        for start in range(0, n, batch_size):
-            yield rows[start : start + batch_size]
+        rows = list(order.permutation(n))
+        while rows:
+            take = batch_size + 1 if len(rows) == batch_size + 1 and batch_size > 1 else batch_size
+            yield np.array(rows[:take])
+            rows = rows[take:]
 
 
 def cohort(seed, round, clients, fraction):

@@ -21,7 +21,7 @@ class Trace:
 
     def __init__(self, world):
         self.scores, self.masks = {}, {}
-        method, masked = world.method, world.method.train.__self__.masked
+        method, masked = world.method, world.method.init.__self__.masked
 
         def train(held, state, data):
             answer = method.train(held, state, data)
@@ -68,7 +68,7 @@ def test_fedpm_equals_the_plain_version(straight_through, fraction, prior, epsil
 
 
 def test_frozen_weights_equal_the_plain_version():
-    masked = World("fedpm").method.train.__self__.masked
+    masked = World("fedpm").method.init.__self__.masked
     np.testing.assert_allclose(masked.frozen.numpy(), frozen(SHAPES, 3, np.sqrt(2)), rtol=1e-6)
 
 

@@ -63,6 +63,11 @@ def batch_norm():
     return nn.Sequential(nn.Linear(FEATURES, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, CLASSES))
 
 
+def norm_alone():
+    """Nothing that a mask could choose from."""
+    return nn.BatchNorm1d(FEATURES)
+
+
 class Tied(nn.Module):
     """One weight used twice."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -58,7 +59,7 @@ def compose(model: nn.Module) -> nn.Module:
 
     For inference: the same outputs, at the dense model's cost. A model without factors is merely copied.
     """
-    plain = deepcopy(model)
+    plain = deepcopy(model, _made_by_layers(model))
     for _, module, tensor, factors in list(factored(plain)):
         _unfactor(module, tensor)
         for name in factors.order:
@@ -67,6 +68,12 @@ def compose(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
             module._init_flat_weights()
     return plain
+
+
+def _made_by_layers(model: nn.Module) -> dict[int, torch.Tensor]:
+    """Values for tensors that a layer has computed and holds, as old weight_norm does; they cannot be copied."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): value.detach() for value in held if isinstance(value, torch.Tensor) and not value.is_leaf}
 
 
 def _unfactor(module: nn.Module, tensor: str) -> None:

@@ -21,11 +21,13 @@ from thinwire.codecs import Codec, from_config, to_config
 from thinwire.data import Dataset, split_local
 from thinwire.data.partition import held_back
 from thinwire.data.parts import Parts
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, DataError
 from thinwire.methods import METHODS, Data, Method, Setup, aggregate, base, server
+from thinwire.purity import drawing
+from thinwire.rng import integer
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.link import Link
-from thinwire.train import Local, evaluate
+from thinwire.train import Local, evaluate, obstacle_alone
 from thinwire.train_together import obstacle
 
 SHAPES_NO_FRAME: Any = {
@@ -128,10 +130,33 @@ class Assembly:
         known = {"name": name} if name in models.MODELS else {}
         return known | {"shape": list(self.dataset.shape), "classes": self.dataset.classes}
 
+    def fresh(self) -> nn.Module:
+        """The model that both ends start from, before any method changes it."""
+        return base.seeded(self.build, self.experiment.seed)
+
     @cached_property
     def clients(self) -> Sequence[int]:
-        """Clients that hold samples; the others are never asked."""
-        return self.parts.holders
+        """Clients that hold samples they can train on; the others are never asked."""
+        holders = self.parts.holders
+        alone = [client for client in holders if self.parts.size(client) - self.held_back(client) == 1]
+        every = self.experiment.local.batch_size == 1
+        if not (alone or every) or not (reason := self._alone()):
+            return holders
+        if every:
+            raise ConfigError("local.batch_size", 1, f"at least 2 for this model ({reason})")
+        if not self.experiment.data.allow_empty:
+            named = ", ".join(map(str, alone[:5])) + (", …" if alone[5:] else "")
+            raise DataError(
+                f"clients {named} ({len(alone)} of {len(holders)}) have one sample each, on which this model cannot "
+                f"train ({reason}): choose fewer clients or another partition, or allow empty clients"
+            )
+        left_out = set(alone)
+        return [client for client in holders if client not in left_out]
+
+    def _alone(self) -> str:
+        """Why the model cannot train on one sample; empty if it can."""
+        split = self.dataset.train.take(np.arange(1))
+        return obstacle_alone(self.fresh(), split.x, split.y)
 
     @property
     def cohort_size(self) -> int:
@@ -140,7 +165,8 @@ class Assembly:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy and loss of a model on the test split."""
-        return evaluate(model, self.dataset.test.x, self.dataset.test.y)
+        with drawing(integer(self.experiment.seed, purpose="evaluate"), self.device):
+            return evaluate(model, self.dataset.test.x, self.dataset.test.y)
 
     def split(self, client: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of the samples that a client trains on and of those that it holds back."""

@@ -51,6 +51,8 @@ def payload_parts(data: bytes, run: Path) -> dict[int, Opened]:
 
 def _fitting(payload: bytes, found: Opened) -> Opened:
     """The parts, unless they are more than the payload: the method read another one with it, or this one twice."""
+    if not isinstance(found, str):
+        found = [part for part in found if part.path != ("buffers",)]  # a section of their own
     if isinstance(found, str) or sum(part.bytes for part in found if part.leaf) <= len(payload):
         return found
     return SEVERAL

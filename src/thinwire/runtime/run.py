@@ -17,6 +17,7 @@ from torch import nn
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
+from thinwire.purity import restored
 from thinwire.runtime import checkpoint, faults
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.client import Clients
@@ -34,6 +35,7 @@ from thinwire.runtime.records import Records, Shelf
 from thinwire.runtime.round import RoundWork
 from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
+from thinwire.runtime.trial import try_out
 
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
 Connect = Callable[[Assembly], Pool]  # to clients on machines of their own
@@ -61,6 +63,7 @@ def start(
 ) -> Result:
     """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
     assembly = assemble(experiment)
+    try_out(assembly)
     claim(out, force, save_frames)
     modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
     modelfile.sync_folder(out)
@@ -129,7 +132,7 @@ def _play(
 ) -> Result:
     """Rounds until there are enough, each committed before the next; then what the run leaves behind."""
     began, cohort = perf_counter(), assembly.experiment.cohort
-    with _one_thread():
+    with _one_thread(), restored(assembly.device):
         with closing(pool), closing(progress.records.shelf), heeded() as interruption:
             reader, pool = open_reader(assembly.method, pool), faults.faulty(pool, assembly)
             recorder = Recorder(pool, out / FRAMES) if (out / FRAMES).is_dir() else None
@@ -197,7 +200,7 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
     """Ship the model, read it back and measure it, write the summary."""
     shipped = assembly.method.ship(progress.server, assembly.description)
     path = modelfile.save_bytes(shipped, out / ("model.tw" if shipped.startswith(MAGIC) else "model.safetensors"))
-    model = modelfile.load(path, assembly.build())
+    model = modelfile.load(path, assembly.fresh())
     summary = _summary(assembly, ledger.rounds) | {
         **_personal(out, ledger.rounds[-1]),
         "initial_accuracy": assembly.evaluate(assembly.method.model(assembly.method.init()))["accuracy"],

@@ -1,0 +1,74 @@
+"""A trial before the first round: whatever a model of somebody's own cannot do is said then, in one line.
+
+Two clients train on a few samples, the first of them twice: equal frames show that nothing in the model outlives a
+client. Then everything that a run does at its end is done to the untrained model: score it, ship it, read it back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from thinwire import modelfile
+from thinwire.errors import ConfigError, ThinwireError, TrainingError
+from thinwire.methods import Data
+from thinwire.purity import restored
+from thinwire.runtime.assembly import Assembly
+from thinwire.train import evaluate
+from thinwire.versions import Held
+
+SAMPLES = 8  # that a client trains on, at most
+
+
+def try_out(assembly: Assembly) -> None:
+    """ConfigError names what the model, the data or a setting cannot do."""
+    source = assembly.experiment.model.source
+    try:
+        with restored(assembly.device):
+            _train(assembly)
+            _finish(assembly)
+    except TrainingError:
+        return  # of a loss that is not finite the run's own first round tells
+    except ThinwireError:
+        raise
+    except Exception as error:  # whatever a model of one's own raises
+        reason = (str(error).strip().splitlines() or [""])[0]
+        allowed = f"a model that trains on samples of shape {assembly.dataset.shape}"
+        raise ConfigError("model", source, f"{allowed} ({type(error).__name__}: {reason})") from error
+
+
+def _train(assembly: Assembly) -> None:
+    """ConfigError when a client's second training from the same start gives other bytes than its first."""
+    method, clients = assembly.method, assembly.clients
+    start = method.receive(method.broadcast(method.init(), None), None, None)
+    names = [name for name, _ in method.model(method.init()).named_parameters()]
+    first, _, again = (_frame(assembly, start, client) for client in (clients[0], clients[-1], clients[0]))
+    new = [name for name, _ in method.model(method.init()).named_parameters() if name not in names]
+    source = assembly.experiment.model.source
+    if new:
+        allowed = f"all parameters from the start: {new[0]} is made in a forward pass"
+        raise ConfigError("model", source, allowed)
+    if first != again and assembly.device == "cpu":
+        allowed = (
+            "a forward pass of weights, buffers and samples alone: two trainings of one client from the same start "
+            "differ (state that cannot be put back, or a source of random numbers of its own)"
+        )
+        raise ConfigError("model", source, allowed)
+
+
+def _frame(assembly: Assembly, held: Held, client: int) -> bytes:
+    """What a client would send after training on a few of its samples."""
+    data = assembly.client_data(client)
+    few = Data(client, data.x[:SAMPLES], data.y[:SAMPLES])
+    frame, _, metrics = assembly.method.train(held, assembly.method.client_init(client), few)
+    if not np.isfinite(metrics["loss"]):
+        raise TrainingError("the loss is not finite")
+    return frame
+
+
+def _finish(assembly: Assembly) -> None:
+    """Score, ship and read back the untrained model."""
+    method, test = assembly.method, assembly.dataset.test
+    evaluate(method.model(method.init()), test.x[:SAMPLES], test.y[:SAMPLES])
+    shipped = method.ship(method.init(), assembly.description)
+    loaded = modelfile.read(shipped, assembly.fresh())
+    evaluate(loaded, test.x[:SAMPLES], test.y[:SAMPLES])
