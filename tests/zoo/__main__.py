@@ -6,7 +6,6 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
-
 from tests.zoo.harness import outcome
 from tests.zoo.models import MODELS
 from tests.zoo.table import load, markdown, right, save

@@ -20,12 +20,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import nn
-
 from tests.zoo.families.pieces import Entry
 from tests.zoo.models import MODELS
 from tests.zoo.ways import WAYS
 from tests.zoo.zoodata import SAMPLES
+from torch import nn
+
 from thinwire.api import settings
 from thinwire.errors import ConfigError, DataError, TrainingError
 from thinwire.methods.base import seeded
@@ -44,7 +44,7 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of runs 
 
 @dataclass
 class Evidence:
-    """What a run left: digests of all that crossed and of the model file, the ledger's numbers, the model; its error."""
+    """What a run left: digests of all that crossed and of the model file, its ledger, the model; or its error."""
 
     begun: int = 0  # rounds
     crossed: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ def run_once(name: str, way: str, before: int = 0, workers: int = 1, start_metho
     evidence = Evidence()
     torch.manual_seed(before)
     random.seed(before)
-    np.random.seed(before)  # noqa: NPY002: what a model may draw from
+    np.random.seed(before)  # noqa: NPY002  a model may draw from it
 
     with (
         TemporaryDirectory(dir=MEMORY) as folder,

@@ -1,4 +1,4 @@
-"""All models of the zoo: name -> (builder, kind of data, what a FedAvg run must come to, state that stays as it is)."""
+"""All models of the zoo: name -> (builder, kind of data, what training must come to, what of its state)."""
 
 from tests.zoo.families import constants, frozen, layers, norms, oddities, randomness, sharing, state
 from tests.zoo.families.pieces import Entry

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from tests.zoo.harness import outcome
 from tests.zoo.models import MODELS
 from tests.zoo.table import OPEN, load, right

@@ -21,6 +21,15 @@ WAYS: dict[str, Settings] = {**{name: {"method": name} for name in [*METHODS, *P
 NAMES = list(WAYS)
 
 
+def _is_plain(settings: Settings) -> bool:
+    """Does every client train the whole model as it is?"""
+    how = PRESETS.get(settings["method"], {"method": {"name": settings["method"]}})
+    return how["method"]["name"] in ("fedavg", "fedprox", "scaffold", "feddyn") and "parameterisation" not in how
+
+
+PLAIN = frozenset(name for name, settings in WAYS.items() if _is_plain(settings))
+
+
 def rotation(number: int, each: int = 2) -> list[str]:
     """`each` ways for the model of this number, so that all take their turn and neighbours differ."""
     return [NAMES[(number + turn * len(NAMES) // each) % len(NAMES)] for turn in range(each)]

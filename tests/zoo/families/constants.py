@@ -1,7 +1,6 @@
 """Models with constants in their state: masks, positions, numbers of every type."""
 
 import torch
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net
 
 

@@ -1,9 +1,8 @@
 """Models of which a part is not trained: frozen, unused, or all of it."""
 
 import torch
-from torch import nn
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net, Shape, net
+from torch import nn
 
 
 def frozen_layer(shape: Shape, classes: int) -> nn.Module:

@@ -1,9 +1,8 @@
 """Models of other kinds of layers: attention, recurrence, convolution, embeddings."""
 
 import torch
-from torch import nn
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net, Shape, image
+from torch import nn
 
 
 class Text(nn.Module):

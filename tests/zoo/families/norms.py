@@ -1,9 +1,8 @@
 """Models with normalisation layers and with reparametrised weights."""
 
+from tests.zoo.families.pieces import WIDTH, Entry, Shape, image, net
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
-
-from tests.zoo.families.pieces import WIDTH, Entry, Shape, image, net
 
 
 def batchnorm1d(shape: Shape, classes: int) -> nn.Module:

@@ -1,9 +1,8 @@
 """Models whose parameters have another type, shape or order in memory, and models whose outputs are no logits."""
 
 import torch
-from torch import nn
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net, Shape, net
+from torch import nn
 
 
 class As(Net):

@@ -13,9 +13,9 @@ WIDTH = 16
 class Entry(NamedTuple):
     """A model of the zoo.
 
-    right: what a FedAvg run of it must come to: `same`, `refused`, or `either`. Where it is `refused`, every method must
-    refuse the model. kept: names of the state that no run may change, not by one bit. grows: names of counters that every
-    run must raise.
+    right: what training it in a plain way must come to: `same`, `refused`, or `either`. Where it is `refused`, every
+    other way must refuse the model, too. kept: names of the state that no run may change, not by one bit. grows: names
+    of counters that every run must raise.
     """
 
     build: Callable[[Shape, int], nn.Module]

@@ -1,9 +1,8 @@
 """Models whose tensors share: one parameter under two names, one memory under two parameters, one module used twice."""
 
 import torch
-from torch import nn
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net, Shape, net
+from torch import nn
 
 
 class Tied(Net):

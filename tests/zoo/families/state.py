@@ -1,7 +1,6 @@
 """Models with state that changes in forward: in buffers, in attributes, in lists, in the module file itself."""
 
 import torch
-
 from tests.zoo.families.pieces import WIDTH, Entry, Net
 
 CALLS = [0]  # of any model of `GlobalCounter`
