@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
@@ -20,7 +21,12 @@ def _play(cell: tuple[str, str]) -> str:
 def _run(models: str, ways: str, jobs: int) -> dict[tuple[str, str], str]:
     cells = [(name, way) for name in MODELS for way in NAMES if re.search(models, name) and re.search(ways, way)]
     with ProcessPoolExecutor(jobs) as pool:
-        return dict(zip(cells, pool.map(_play, cells, chunksize=4), strict=True))
+        found = dict[tuple[str, str], str]()
+        for cell, what in zip(cells, pool.map(_play, cells, chunksize=4), strict=True):
+            found[cell] = what
+            if len(found) % 100 == 0:
+                print(f"{len(found)} of {len(cells)}", file=sys.stderr)
+        return found
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The table of outcomes: what every cell is expected to come to, as data; read, written, shown.
 
 outcomes.json: model -> outcome -> the ways that come to it, or "all". An outcome is `same`, `refused: MESSAGE`, or
-`open` where a cell has shown a fault when the table was recorded: then it must be either of the two.
+`open` where a cell was not right when the table was recorded: then it must be what its model's entry allows.
 """
 
 import json
@@ -40,8 +40,8 @@ def rows_of(outcomes: Outcomes) -> dict[str, dict[str, str | list[str]]]:
 
 
 def save(outcomes: Outcomes) -> None:
-    """Write the file anew; a cell with a fault stays open."""
-    settled = {cell: OPEN if found.startswith("fault") else found for cell, found in outcomes.items()}
+    """Write the file anew; a cell that is not right stays open."""
+    settled = {cell: found if right(*cell, found, {}) else OPEN for cell, found in outcomes.items()}
     FILE.write_text(json.dumps(rows_of(settled), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

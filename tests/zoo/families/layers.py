@@ -175,6 +175,6 @@ ZOO = {
     "ConvTranspose2d": Entry(transposed, "images"),
     "Conv2d, channels last": Entry(channels_last, "images", right="either"),
     "Bilinear and PReLU": Entry(Bilinear),
-    "LazyLinear": Entry(lazy_linear, right="either"),
-    "LazyBatchNorm1d": Entry(lazy_batchnorm, right="either"),
+    "LazyLinear": Entry(lazy_linear, right="refused"),
+    "LazyBatchNorm1d": Entry(lazy_batchnorm, right="refused"),
 }

@@ -181,12 +181,12 @@ def wrong_width(shape: Shape, classes: int) -> nn.Module:
 
 
 ZOO = {
-    "float64": Entry(As, right="either"),
-    "bfloat16": Entry(AsBFloat16, right="either"),
-    "float16": Entry(AsFloat16, right="either"),
-    "float32 and float64": Entry(Mixed, right="either"),
+    "float64": Entry(As, right="refused"),
+    "bfloat16": Entry(AsBFloat16, right="refused"),
+    "float16": Entry(AsFloat16, right="refused"),
+    "float32 and float64": Entry(Mixed, right="refused"),
     "float32 and frozen float64": Entry(FrozenMixed, right="either"),
-    "a complex parameter": Entry(Complex, right="either"),
+    "a complex parameter": Entry(Complex, right="refused"),
     "a frozen int8 parameter": Entry(Codes, right="either"),
     "a parameter of one number": Entry(Added),
     "a parameter of shape (0,)": Entry(Zero),
