@@ -17,7 +17,12 @@ MORE: dict[str, Settings] = {
     "fedper, first": {"method": "fedper", "method.side": "first"},
     "held back": {"method": "fedavg", "test_fraction": 0.2},
 }
-WAYS: dict[str, Settings] = {**{name: {"method": name} for name in [*METHODS, *PRESETS]}, **MORE}
+DENSE = {"method.density": 0.5}  # at their defaults, these masks may cut off a whole layer of a model this small
+MASKED = dict.fromkeys(("ssfl", "random-mask", "layerwise-mask", "magnitude-mask"), DENSE)
+WAYS: dict[str, Settings] = {
+    **{name: {"method": name} | MASKED.get(name, {}) for name in [*METHODS, *PRESETS]},
+    **MORE,
+}
 NAMES = list(WAYS)
 
 
