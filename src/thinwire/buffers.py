@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Buffers:
     def spans(self) -> tuple[slice, ...]:
         """Where each of them is in the bytes of all."""
         ends = np.cumsum([0, *(part.size for part in self.parts)]).tolist()
-        return tuple(slice(*pair) for pair in zip(ends, ends[1:], strict=False))
+        return tuple(slice(*pair) for pair in pairwise(ends))
 
     def read(self) -> bytes:
         """What the model holds."""

@@ -40,3 +40,11 @@ class NeedKeyframe(ThinwireError):
         super().__init__(f"step frame builds on version {base}, this client holds {held}: send a keyframe")
         self.base = base
         self.held = held
+
+
+class NeedValues(NeedKeyframe):
+    """The receiver's seed makes other values than the sender's; a keyframe that spells them out mends it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, None)
+        self.args = ("keyframe: the initial weights made here are not the sender's: send their values",)

@@ -167,7 +167,7 @@ _NORMAL: Mapping[Any, Callable[..., torch.Tensor]] = {
 }
 
 
-class exact_draws(TorchDispatchMode):  # noqa: N801  used as a context manager
+class exact_draws(TorchDispatchMode):
     """Within it, torch's uniform and normal fills on the processor have the same bits on every machine."""
 
     @classmethod

@@ -24,6 +24,15 @@ def norm_layers(model: nn.Module) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, _NORMS)}
 
 
+def check_maskable(model: nn.Module, method: str) -> None:
+    """ConfigError names a layer under weight_norm: a row of its direction that a mask makes 0 has no norm."""
+    for name, module in model.named_modules():
+        hooks = (type(hook).__name__ for hook in module._forward_pre_hooks.values())
+        if type(module).__name__ == "_WeightNorm" or "WeightNorm" in hooks:
+            layer = name.partition(".parametrizations")[0] or type(model).__name__
+            raise ConfigError(f"model layer {layer}", "weight_norm", f"plain weights under {method}: it masks them")
+
+
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters that are trained: all but those with `requires_grad = False`; tied ones once."""
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -59,6 +68,8 @@ def check(model: nn.Module) -> None:
         if parameter.dtype != torch.float32:
             allowed = "float32 for trained parameters: call .float() on the model, or set requires_grad = False"
             raise ConfigError(f"model tensor {name}", str(parameter.dtype), allowed)
+        if not parameter.isfinite().all():
+            raise ConfigError(f"model tensor {name}", "NaN or infinite entries", "finite initial values")
     if not sum(parameter.numel() for _, parameter in trained(model)):
         raise ConfigError("model", type(model).__name__, "a model with parameters that are trained (requires_grad)")
     _check_memory(model)
@@ -66,10 +77,9 @@ def check(model: nn.Module) -> None:
 
 def _check_memory(model: nn.Module) -> None:
     """ConfigError names two tensors over one memory: once each has a place of its own, they would part in silence."""
-    tensors = [(name, tensor) for name, tensor in (*trained(model), *frozen(model)) if tensor.numel()]
-    tensors += [(name, buffer) for name, buffer in model.named_buffers() if buffer.numel()]
     moves = {name for name, _ in trained(model)}
-    spans = sorted((*_span(tensor), name) for name, tensor in tensors)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    spans = sorted((*_span(tensor), name) for name, tensor in tensors if tensor.numel())
     end, holder = ("", 0), ""
     for start, stop, name in spans:
         if start < end and {name, holder} & moves:
@@ -92,7 +102,8 @@ class FlatModel:
     One optimiser step on one tensor, one copy to read or write the whole model: what makes a small client cheap. The
     first `shared` of them make up the layout, the vector that travels; the parameters named in `personal` stand behind
     them and never leave. Frozen parameters and buffers are left as they are: `buffers` reads and writes those that
-    belong to the state and travel, `own_buffers` those that stay on the client, `hidden` puts back what a forward pass leaves behind.
+    belong to the state and travel, `own_buffers` those that stay on the client, `hidden` puts back what a forward pass
+    leaves behind.
     """
 
     def __init__(self, model: nn.Module, device: str = "cpu", personal: Collection[str] = ()) -> None:

@@ -19,6 +19,7 @@ from thinwire.frame import NO_BASE, Frame, Kind, Section
 T = TypeVar("T")
 Sections = tuple[tuple[int, bytes], ...]
 MAX_STEPS = 64
+SPELT_OUT = -1  # in place of the version that a client has: it has none, and the seed makes other values there
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from thinwire.codecs import BFloat16, Context, Float16, Float32, Mask, tag
 from thinwire.errors import ConfigError, DecodeError, TrainingError
 from thinwire.frame import Kind, Section
 from thinwire.methods import Data, Update
+from thinwire.runtime.client import NEVER, Clients, Record
+from thinwire.runtime.round import requested
 from thinwire.tensors import FlatModel
+from thinwire.versions import SPELT_OUT
 
 CODECS = ["float32", "float16", "bfloat16"]
 P = 5 * 6 + 5 + 3 * 5 + 3
@@ -134,7 +137,9 @@ def test_with_feedback_a_client_begins_with_zeros():
 )
 @pytest.mark.parametrize("method", ["fedavg", "fedpm"])
 def test_parameters_of_another_type_are_refused_by_name(method, change, tensor):
-    with pytest.raises(ConfigError, match=rf"model tensor {tensor} = 'torch\.{str(change)[6:]}': float32 for trained par"):
+    with pytest.raises(
+        ConfigError, match=rf"model tensor {tensor} = 'torch\.{str(change)[6:]}': float32 for trained par"
+    ):
         build(method, lambda: two_layers().to(change))
 
 
@@ -185,8 +190,23 @@ def test_initial_weights_travel_as_a_seed_or_in_full_on_request():
 
 def test_initial_weights_of_another_seed_are_refused():
     ours, theirs = build("fedavg", seed=1), build("fedavg", seed=2)
-    with pytest.raises(DecodeError, match="initial weights made here are not the sender's: set send_initial"):
+    with pytest.raises(DecodeError, match="of another seed than this run's"):
         ours.receive(theirs.broadcast(theirs.init(), None), None, None)
+
+
+def test_a_client_whose_seed_makes_other_weights_asks_for_their_values():
+    world, elsewhere = World("fedavg"), World("fedavg")
+    algorithm = elsewhere.method.init.__self__
+    algorithm.start[0] += 1  # as on a processor that initialises otherwise
+    state, clients = world.progress.server, Clients(elsewhere.method, elsewhere.assembly.client_data, 0)
+    answer = clients.answer(0, Record(), NEVER, world.method.broadcast(state, None))
+    assert answer.status == "keyframe"
+    have = requested(answer.frame)
+    assert have == SPELT_OUT
+    spelt_out = world.method.broadcast(state, have)
+    held = elsewhere.method.receive(spelt_out, None, None)
+    np.testing.assert_array_equal(held.value.weights, state.weights)
+    assert clients.answer(0, Record(), NEVER, spelt_out).status == "done"
 
 
 @pytest.mark.parametrize("side", ["uplink", "downlink"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toyworld import Tied, batch_norm, build, grouped, two_layers
+from toyworld import Tied, build, grouped, two_layers
 
 from thinwire import rng
 from thinwire.errors import ConfigError

@@ -16,7 +16,13 @@ from thinwire.exact import exact_draws, normal_quantile
 
 def drawn():
     """Every fill that torch's layers and initialisers make."""
-    layers = [nn.Linear(30, 20), nn.Embedding(10, 41), nn.Conv2d(3, 8, 3), nn.LSTM(8, 16, 2), nn.MultiheadAttention(8, 2)]
+    layers = [
+        nn.Linear(30, 20),
+        nn.Embedding(10, 41),
+        nn.Conv2d(3, 8, 3),
+        nn.LSTM(8, 16, 2),
+        nn.MultiheadAttention(8, 2),
+    ]
     plain = [torch.randn(3, 7), torch.rand(4), torch.rand_like(torch.empty(5)), torch.randn_like(torch.empty(33))]
     filled = [torch.empty(100), torch.empty(16, 17), torch.empty(5, 5)]
     nn.init.trunc_normal_(filled[0], std=0.02)

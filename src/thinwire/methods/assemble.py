@@ -55,6 +55,10 @@ def _alike(method: Method, algorithm: Any) -> Method:
         flat.reset()
         return method.model(state)
 
+    def ship(state: ServerState, description: dict[str, Any]) -> bytes:
+        flat.reset()
+        return method.ship(state, description)
+
     together = method.train_together
 
     def train_together(cohort: Sequence[Work]) -> list[Trained]:
@@ -63,7 +67,7 @@ def _alike(method: Method, algorithm: Any) -> Method:
             return together(cohort)
 
     return replace(
-        method, train=train, evaluate=evaluate, model=model, train_together=together and train_together
+        method, train=train, evaluate=evaluate, model=model, ship=ship, train_together=together and train_together
     )
 
 

@@ -104,7 +104,11 @@ class CommonMask(Prunable):
         """Frame that takes a client from the version it holds (None: nothing) to the current weights and mask."""
         layout = self.over(mask_of(state)).flat.layout.digest
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), layout)
-        return frames.write(state.history.message(have, lambda: self.keyframe(state), head, lambda: self.opening))
+        return frames.write(self.message(state, have, head))
+
+    def spelt_out(self, state: State) -> bytes:
+        """The kept weights as float32."""
+        return self.over(mask_of(state)).spelt_out(state)
 
     def keyframe(self, state: State) -> Sections:
         """The mask, unless it is known, and the kept weights."""

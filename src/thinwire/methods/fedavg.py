@@ -29,7 +29,7 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
 from thinwire.codecs import Codec, Context, Float32, at, entries, tag
-from thinwire.errors import ConfigError, DecodeError, QuorumError
+from thinwire.errors import ConfigError, DecodeError, NeedValues, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
 from thinwire.methods.aggregate import majority
@@ -38,7 +38,7 @@ from thinwire.methods.base import ClientState, Data, Method, Setup, Trained, Upd
 from thinwire.methods.server import Memory
 from thinwire.parameterisations import Dense, personal_names
 from thinwire.settings import record
-from thinwire.tensors import FlatModel
+from thinwire.tensors import FlatModel, check_maskable
 from thinwire.train import Correction, evaluate, fit
 from thinwire.train_together import DenseStack, fit_together
 from thinwire.versions import Held, History, Sections
@@ -99,6 +99,7 @@ class FedAvg:
     uplink: Codec
     downlink: Codec
 
+    masks: ClassVar[bool] = False  # are weights made 0?
     tracks: ClassVar[bool] = False  # does `remember` need what the server will decode?
 
     @cached_property
@@ -148,13 +149,27 @@ class FedAvg:
     def broadcast(self, state: State, have: int | None) -> bytes:
         """Frame that takes a client from the version it holds (None: nothing) to the current weights."""
         head = Frame(Kind.KEYFRAME, self.setup.run, 0, tag(self.downlink), self.flat.layout.digest)
-        return frames.write(state.history.message(have, lambda: self.keyframe(state), head, lambda: self.opening))
+        return frames.write(self.message(state, have, head))
+
+    def message(self, state: State, have: int | None, head: Frame) -> Frame:
+        """The shortest frame from a version to the current one; to SPELT_OUT, a keyframe without a seed."""
+        if have == versions.SPELT_OUT:
+            sections = tuple(
+                (Section.VALUES, self.spelt_out(state)) if sort == Section.SEED else (sort, data)
+                for sort, data in self.keyframe(state)
+            )
+            return state.history.message(None, lambda: sections, head)
+        return state.history.message(have, lambda: self.keyframe(state), head, lambda: self.opening)
+
+    def spelt_out(self, state: State) -> bytes:
+        """The current weights as float32."""
+        return Float32().encode(state.weights, Context(self.flat.layout))
 
     def keyframe(self, state: State) -> Sections:
         """Version 0 is a seed that both ends hold, and a digest to prove it; any other is sent as float32."""
         if state.history.version == 0 and not self.options.send_initial:
             return ((Section.SEED, seed_section(self.setup.seed, self.start)),)
-        return ((Section.VALUES, Float32().encode(state.weights, Context(self.flat.layout))),)
+        return ((Section.VALUES, self.spelt_out(state)),)
 
     @cached_property
     def opening(self) -> Sections:
@@ -175,10 +190,13 @@ class FedAvg:
         return now
 
     def read_keyframe(self, frame: Frame) -> Global:
-        """Inverse of `keyframe`; DecodeError when the seed makes other weights here."""
+        """Inverse of `keyframe`; NeedValues when the seed makes other weights here."""
         if frame.round == 0 and frame.all(Section.SEED):
-            if frame.sole(Section.SEED) != seed_section(self.setup.seed, self.start):
-                raise DecodeError("keyframe: the initial weights made here are not the sender's: set send_initial")
+            theirs, ours = frame.sole(Section.SEED), seed_section(self.setup.seed, self.start)
+            if theirs[:8] != ours[:8] or len(theirs) != len(ours):
+                raise DecodeError("keyframe: of another seed than this run's")
+            if theirs != ours:
+                raise NeedValues
             return Global(self.start)
         weights = Float32().decode(frame.sole(Section.VALUES), Context(self.flat.layout))
         return Global(finite(weights, "keyframe"))
@@ -340,6 +358,8 @@ def build(name: str, kind: type[FedAvg], settings: type[Options], setup: Setup, 
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
     base.check_defences(setup, name)
     algorithm = kind(setup, record(settings, options, "method"), uplink, downlink)
+    if kind.masks:
+        check_maskable(algorithm.flat.model, name)
     return assemble(name, algorithm)
 
 

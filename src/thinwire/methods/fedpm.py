@@ -34,7 +34,7 @@ from thinwire.parameterisations.mask import STRAIGHT_THROUGH, MaskedStack
 from thinwire.parameterisations.rounding import ROUNDINGS, round_mask
 from thinwire.settings import record
 from thinwire.tally import Tally, TallyWire, same
-from thinwire.tensors import FlatModel
+from thinwire.tensors import FlatModel, check_maskable
 from thinwire.train import evaluate, fit
 from thinwire.train_together import fit_together
 from thinwire.versions import Held, History, Sections
@@ -270,5 +270,6 @@ def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
     if setup.error_feedback:
         raise ConfigError("uplink.error_feedback", True, "false for fedpm: masks are samples, there is no residual")
     algorithm = FedPM(setup, record(Options, options, "method"), uplink, downlink)
+    check_maskable(algorithm.flat.model, "fedpm")
     mask_layout(algorithm.flat.layout)  # refuses here, not in the first round, a model that cannot be masked
     return assemble("fedpm", algorithm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ class KeptDense(Dense):
 
 class Prunable(FedAvg):
     """FedAvg that tells weights, of which a mask may keep some, from what always stays: biases and norms."""
+
+    masks: ClassVar[bool] = True
 
     @cached_property
     def weights(self) -> Layout:

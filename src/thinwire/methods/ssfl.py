@@ -35,6 +35,7 @@ from thinwire.methods.saliency import gradient, saliency
 from thinwire.methods.sparse import MaskedGlobal, mask_of, move
 from thinwire.methods.ssfloptions import SsflOptions
 from thinwire.settings import record
+from thinwire.tensors import check_maskable
 from thinwire.versions import Held
 
 
@@ -136,6 +137,7 @@ def ssfl(setup: Setup, options: Mapping[str, Any]) -> Method:
     downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
     base.check_defences(setup, "ssfl")
     algorithm = Ssfl(setup, record(SsflOptions, options, "method"), uplink, downlink)
+    check_maskable(algorithm.flat.model, "ssfl")
     if not algorithm.weights.size:
         raise ConfigError("model", "no weights", "a model with a tensor of two axes or more, for ssfl")
     check(algorithm)

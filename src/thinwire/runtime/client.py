@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from thinwire import frame as frames
-from thinwire.errors import DecodeError, NeedKeyframe, TrainingError
+from thinwire.errors import DecodeError, NeedKeyframe, NeedValues, TrainingError
 from thinwire.frame import Frame, Kind
 from thinwire.methods import Data, Method, Update
 from thinwire.methods.base import ClientState, ServerState, Trained
@@ -114,7 +114,8 @@ class Clients:
             opened = self.open(client, record, accepted, broadcast, purpose)
             return self._evaluate(opened) if purpose == EVALUATE else self._train(opened)
         except NeedKeyframe as need:
-            request = frames.write(Frame(Kind.REQUEST, self.run, need.held or 0, 0, bytes(8)))
+            spell_out = int(isinstance(need, NeedValues))
+            request = frames.write(Frame(Kind.REQUEST, self.run, need.held or 0, spell_out, bytes(8)))
             return Answer(client, "keyframe", request, record)
         except TrainingError as error:
             return Answer(client, "stop", reason=f"client {client}: {error}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.link import Crossings
 from thinwire.runtime.progress import Progress
-from thinwire.runtime.round import check_request
+from thinwire.runtime.round import requested
 from thinwire.runtime.simulate import Simulation
 
 COLUMNS = ("client", "train_samples", "test_samples", "accuracy", "loss")
@@ -45,17 +45,25 @@ class Evaluation:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     crossings: Crossings = field(default_factory=Crossings)
 
-    def ask(self, simulation: Simulation, progress: Progress, asked: dict[int, int | None]) -> list[int]:
-        """Send to clients by the version that each holds, note what comes back. -> who asks for a keyframe."""
+    def ask(
+        self,
+        simulation: Simulation,
+        progress: Progress,
+        asked: dict[int, int | None],
+        again: Collection[int] = (),
+    ) -> dict[int, int | None]:
+        """Send to clients by the version that each holds, note what comes back. -> who asks for a keyframe.
+
+        again: those that have asked for one before.
+        """
         sending = simulation.send(progress, asked, EVALUATE)
         self.crossings.sent(sending.sizes)
-        asking = []
+        asking: dict[int, int | None] = {}
         for answer in sending.answers:
             self.crossings.received(answer.client, len(answer.frame))
             try:
-                if answer.status == "keyframe" and asked[answer.client] is not None:
-                    check_request(answer.frame)
-                    asking.append(answer.client)
+                if answer.status == "keyframe" and answer.client not in again:
+                    asking[answer.client] = requested(answer.frame)
                 else:
                     self.scores.append(read_result(answer, simulation.method.version(progress.server)))
             except DecodeError as error:
@@ -85,7 +93,7 @@ def evaluate_clients(simulation: Simulation, progress: Progress, clients: Sequen
     evaluation = Evaluation()
     asking = evaluation.ask(simulation, progress, {client: progress.have.get(client) for client in clients})
     if asking:
-        evaluation.ask(simulation, progress, dict.fromkeys(asking))
+        evaluation.ask(simulation, progress, asking, again=asking)
     return evaluation
 
 

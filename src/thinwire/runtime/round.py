@@ -22,6 +22,7 @@ from thinwire.runtime.ledger import Round, Traffic
 from thinwire.runtime.link import Crossings
 from thinwire.runtime.progress import Progress
 from thinwire.runtime.reading import Here, Reading, Readings
+from thinwire.versions import SPELT_OUT
 
 if TYPE_CHECKING:
     from thinwire.runtime.simulate import Simulation
@@ -78,13 +79,13 @@ class RoundWork:
         """Accepted updates: those of the cohort in its order, then those of clients that had to ask for a keyframe."""
         self.tries += 1
         cohort, enough = self._cohort()
-        asked: list[int] = []
+        asked: dict[int, int | None] = {}
         for answer, reading in self._send({client: self.have.get(client) for client in cohort}, enough):
             if answer.status == "keyframe":
-                asked += self._asks(answer)
+                asked |= self._asks(answer)
             else:
                 yield from self._accept(answer, reading)
-        for answer, reading in self._send(dict.fromkeys(asked)) if asked else ():
+        for answer, reading in self._send(asked) if asked else ():
             yield from self._accept(answer, reading)
         self._check_quorum()
 
@@ -131,15 +132,15 @@ class RoundWork:
         self._note(answer, reading.update, reading.parts)
         yield reading.update
 
-    def _asks(self, answer: Answer) -> list[int]:
-        """The client that asks for a keyframe; none when its request is refused."""
+    def _asks(self, answer: Answer) -> dict[int, int | None]:
+        """The client that asks for a keyframe, and what it has; none when its request is refused."""
         try:
-            check_request(answer.frame)
+            have = requested(answer.frame)
         except DecodeError as error:
             self._refuse(answer, str(error))
-            return []
+            return {}
         self._receive(answer, "request")
-        return [answer.client]
+        return {answer.client: have}
 
     def _receive(self, answer: Answer, sort: str) -> None:
         self.traffic.received(len(answer.frame), sort)
@@ -210,6 +211,6 @@ def _others(chosen: Sequence[int], clients: int, most: int, draw: np.random.Gene
     return (ranks + np.searchsorted(np.sort(chosen) - np.arange(len(chosen)), ranks, side="right")).tolist()
 
 
-def check_request(frame: bytes) -> None:
-    """DecodeError unless a frame is a client's request for a keyframe."""
-    frames.expect(frames.read(frame), kinds=(Kind.REQUEST,))
+def requested(frame: bytes) -> int | None:
+    """What a client that asks for a keyframe is sent as having; DecodeError unless the frame is such a request."""
+    return SPELT_OUT if frames.expect(frames.read(frame), kinds=(Kind.REQUEST,)).codec else None

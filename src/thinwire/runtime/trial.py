@@ -24,8 +24,9 @@ def try_out(assembly: Assembly) -> None:
     source = assembly.experiment.model.source
     try:
         with restored(assembly.device):
+            _score(assembly)
             _train(assembly)
-            _finish(assembly)
+            _ship(assembly)
     except TrainingError:
         return  # of a loss that is not finite the run's own first round tells
     except ThinwireError:
@@ -65,10 +66,18 @@ def _frame(assembly: Assembly, held: Held, client: int) -> bytes:
     return frame
 
 
-def _finish(assembly: Assembly) -> None:
-    """Score, ship and read back the untrained model."""
+def _score(assembly: Assembly) -> None:
+    """ConfigError unless the untrained model makes a finite loss on samples of the test split."""
     method, test = assembly.method, assembly.dataset.test
-    evaluate(method.model(method.init()), test.x[:SAMPLES], test.y[:SAMPLES])
+    loss = evaluate(method.model(method.init()), test.x[:SAMPLES], test.y[:SAMPLES])["loss"]
+    if not np.isfinite(loss):
+        allowed = f"finite logits from the start: the untrained model's loss on samples of the test split is {loss}"
+        raise ConfigError("model", assembly.experiment.model.source, allowed)
+
+
+def _ship(assembly: Assembly) -> None:
+    """Ship the untrained model, read it back and score it."""
+    method, test = assembly.method, assembly.dataset.test
     shipped = method.ship(method.init(), assembly.description)
     loaded = modelfile.read(shipped, assembly.fresh())
     evaluate(loaded, test.x[:SAMPLES], test.y[:SAMPLES])
