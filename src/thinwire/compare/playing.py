@@ -14,6 +14,7 @@ from thinwire.compare.suite import Plan, Planned, asked_file, check, plan
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.report import Tell, to_stderr
 from thinwire.runtime.experiment import parse, read_file
+from thinwire.runtime.lock import held
 from thinwire.runtime.run import CONFIG, OnRound
 
 FAILURES = (ThinwireError, OSError)  # what ends one run and leaves the others alone
@@ -43,15 +44,17 @@ def play(
     """Play what is not done, `jobs` runs at a time, and write table and page beside the runs. -> the table's rows.
 
     A run that fails leaves the others alone; its row has the reason. Its `workers` train the clients of a run played
-    alone, runs side by side have one each. ConfigError or DataError for a wrong setting, before anything trains.
+    alone, runs side by side have one each. ConfigError or DataError for a wrong setting, before anything trains;
+    ThinwireError when another process works in the directory.
     """
     if jobs > 1 and workers not in (None, 1):
         raise ConfigError("workers", workers, "1 where several runs are played at a time")
     check(plan)
     show = on_round or (lambda *_: None)
-    plan.ask()
-    failed = side_by_side(plan.pending, jobs, show) if jobs > 1 else _in_turn(plan.pending, workers, show)
-    return files.write(plan.out, table.results(plan, failed, tell))
+    with held(plan.out):
+        plan.ask()
+        failed = side_by_side(plan.pending, jobs, show) if jobs > 1 else _in_turn(plan.pending, workers, show)
+        return files.write(plan.out, table.results(plan, failed, tell))
 
 
 def play_run(folder: Path, workers: int | None, on_round: OnRound) -> None:

@@ -183,6 +183,10 @@ def _committed(path: Path, mark: Mark) -> bytes:
 
 def _rounds(data: bytes, path: Path) -> list[Round]:
     try:
-        return [Round(**json.loads(line)) for line in data.splitlines()]
+        rounds = [Round(**json.loads(line)) for line in data.splitlines()]
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: a line is not one of a ledger ({error})") from None
+    for number, entry in enumerate(rounds, 1):
+        if entry.round != number:
+            raise DataError(f"{path}, line {number}: is of round {entry.round}, lines must count rounds 1, 2, 3 …")
+    return rounds

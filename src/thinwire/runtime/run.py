@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from thinwire import data as datasets
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
-from thinwire.runtime import checkpoint, faults
+from thinwire.runtime import checkpoint, faults, origin
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
-from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, claim, resumable
+from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, check_free, claim, resumable
 from thinwire.runtime.forked import default_workers, open_pool, open_reader
 from thinwire.runtime.interruption import Interruption, heeded
 from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
 from thinwire.runtime.link import Link
+from thinwire.runtime.lock import held
 from thinwire.runtime.pool import Pool
 from thinwire.runtime.progress import Progress
 from thinwire.runtime.recorder import FRAMES, Recorder
@@ -59,25 +61,38 @@ def start(
     on_round: OnRound | None = None,
     connect: Connect | None = None,
 ) -> Result:
-    """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
+    """Run an experiment into a new directory.
+
+    Raises:
+        ConfigError: the directory is taken and `force` is not given.
+        ThinwireError: another process works in it.
+    """
     assembly = assemble(experiment)
-    claim(out, force, save_frames)
-    modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
-    modelfile.sync_folder(out)
-    with resumable(out):
-        progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
-        pool = connect(assembly) if connect else _local(assembly, workers)
-        return _play(assembly, out, progress, ledger, pool, on_round)
+    check_free(out, force)
+    with held(out):
+        claim(out, force, save_frames)
+        modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
+        modelfile.sync_folder(out)
+        with resumable(out):
+            progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
+            pool = connect(assembly) if connect else _local(assembly, workers)
+            return _play(assembly, out, progress, ledger, pool, on_round)
 
 
 def resume(
     out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
 ) -> Result:
-    """Go on with a run after its last committed round, with the very bytes of the unbroken run."""
+    """Go on with a run after its last committed round, with the very bytes of the unbroken run.
+
+    Raises:
+        ConfigError: config.toml or the model is not what the run began with.
+        DataError: the data are not, or neither checkpoint can be read.
+        ThinwireError: another process works in the directory, or its disk fails.
+    """
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
-    assembly = assemble(parse(read_file(out / CONFIG)))
-    with resumable(out):
+    with resumable(out), held(out):
+        assembly = _same_as_begun(out)
         if checkpoint.saved(out / CHECKPOINT):
             initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
             progress, ledger = checkpoint.load(out / CHECKPOINT, initial, most_bytes, partial(_ledger, out))
@@ -86,6 +101,20 @@ def resume(
             progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
         pool = connect(assembly) if connect else _local(assembly, workers)
         return _play(assembly, out, progress, ledger, pool, on_round)
+
+
+def _same_as_begun(out: Path) -> Assembly:
+    """The run's experiment made ready; ConfigError or DataError names what has changed since the run began."""
+    experiment = parse(read_file(out / CONFIG))
+    began = origin.read(out) if checkpoint.saved(out / CHECKPOINT) else None
+    if began is None:
+        return assemble(experiment)
+    origin.check_settings(began, out, experiment)
+    dataset = datasets.load(experiment.data.source)
+    origin.check_data(began, out, dataset)
+    assembly = assemble(experiment, dataset)
+    origin.check_parts(began, out, assembly)
+    return assembly
 
 
 def _ledger(out: Path, mark: Mark) -> Ledger:
@@ -108,7 +137,8 @@ def _most_bytes(experiment: Experiment) -> int:
 
 
 def _nothing_yet(assembly: Assembly, out: Path) -> Progress:
-    """Where a run begins."""
+    """Where a run begins, and what it begins with is written down."""
+    origin.write(out, assembly, parse(read_file(out / CONFIG)))
     shelf = Shelf(out / CHECKPOINT, _most_bytes(assembly.experiment))
     return Progress(assembly.method.init(), records=Records(shelf))
 
