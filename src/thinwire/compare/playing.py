@@ -17,7 +17,12 @@ from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.lock import held
 from thinwire.runtime.run import CONFIG, OnRound
 
-FAILURES = (ThinwireError, OSError)  # what ends one run and leaves the others alone
+# What ends one run and leaves the others alone: our own errors, a full disk or memory, and what torch and functions of
+# the user's own raise.
+FAILURES = (
+    ThinwireError, OSError, MemoryError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError,
+    AttributeError, AssertionError,
+)  # fmt: skip
 
 
 def compare(
@@ -65,6 +70,12 @@ def play_run(folder: Path, workers: int | None, on_round: OnRound) -> None:
         api.execute(parse(read_file(asked_file(folder))), folder, workers=workers, on_round=on_round)
 
 
+def reason(error: BaseException) -> str:
+    """Why a run failed, on one line; an error that is not ours with its type."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, ThinwireError | OSError) else f"{type(error).__name__}: {said}"
+
+
 def _in_turn(runs: Sequence[Planned], workers: int | None, on_round: OnRunRound) -> dict[str, str]:
     """-> why runs failed, by label."""
     failed = {}
@@ -72,5 +83,5 @@ def _in_turn(runs: Sequence[Planned], workers: int | None, on_round: OnRunRound)
         try:
             play_run(run.folder, workers, partial(on_round, run.label))
         except FAILURES as error:
-            failed[run.label] = str(error)
+            failed[run.label] = reason(error)
     return failed

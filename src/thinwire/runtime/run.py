@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, check_free, claim, resumable
 from thinwire.runtime.forked import default_workers, open_pool, open_reader
 from thinwire.runtime.interruption import Interruption, heeded
-from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
+from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round, finite, strict_json
 from thinwire.runtime.link import Link
 from thinwire.runtime.lock import held
 from thinwire.runtime.pool import Pool
@@ -212,7 +211,7 @@ def _entry(
     link: Link | None, work: RoundWork, evaluation: Evaluation, scores: dict[str, float], total_before: int
 ) -> Round:
     """The round's line in the ledger, with what the clients' evaluation cost and gave, timed where there is a link."""
-    entry = evaluation.note(work.entry(scores.get("accuracy"), scores.get("loss"), total_before))
+    entry = evaluation.note(work.entry(scores.get("accuracy"), finite(scores.get("loss")), total_before))
     return replace(entry, link_seconds=link.seconds(work.crossings + evaluation.crossings)) if link else entry
 
 
@@ -228,7 +227,7 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
     shipped = assembly.method.ship(progress.server, assembly.description)
     path = modelfile.save_bytes(shipped, out / ("model.tw" if shipped.startswith(MAGIC) else "model.safetensors"))
     model = modelfile.load(path, assembly.build())
-    summary = _summary(assembly, ledger.rounds) | {
+    found = _summary(assembly, ledger.rounds) | {
         **_personal(out, ledger.rounds[-1]),
         "initial_accuracy": assembly.evaluate(assembly.method.model(assembly.method.init()))["accuracy"],
         "model_accuracy": assembly.evaluate(model)["accuracy"],
@@ -237,7 +236,8 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
         "model_density": modelfile.densities(model),
         "wall_seconds": round(seconds, 3),
     }
-    modelfile.save_bytes((json.dumps(summary, indent=2) + "\n").encode(), out / SUMMARY)
+    summary: dict[str, Any] = finite(found)
+    modelfile.save_bytes((strict_json(summary, indent=2) + "\n").encode(), out / SUMMARY)
     return Result(out, summary, ledger.rounds, model)
 
 
@@ -255,6 +255,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "clients": len(assembly.clients),
         "rounds": len(rounds),
         "accuracy": rounds[-1].accuracy,
+        "diverged_in_round": next((entry.round for entry in rounds if entry.diverged), None),
         "best_accuracy": max(entry.accuracy for entry in rounds if entry.accuracy is not None),
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),

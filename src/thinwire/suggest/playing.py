@@ -10,6 +10,7 @@ from typing import Any
 
 from thinwire import api, compare
 from thinwire.errors import ConfigError, ThinwireError
+from thinwire.report import divergence
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.lock import held
 from thinwire.suggest import files
@@ -67,9 +68,12 @@ def _play_to(trial: Trial, workers: int | None, show: compare.OnRunRound, name: 
         if not _enough(trial, run, limit):
             with suppress(_Enough):
                 compare.play_run(run.folder, workers, watch)
+        so_far = played(run)
     except compare.FAILURES as error:
-        return Score(failed=" ".join(str(error).split()))
-    return score(_rows(run)[:limit], trial.budget)
+        return Score(failed=compare.reason(error))
+    if so_far and (said := divergence(so_far.summary["diverged_in_round"])):
+        return Score(failed=said)
+    return score(so_far.rounds[:limit] if so_far else [], trial.budget)
 
 
 def _enough(trial: Trial, run: compare.Planned, limit: int) -> bool:
