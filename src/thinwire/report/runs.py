@@ -190,6 +190,10 @@ def _rounds(file: Path) -> tuple[list[dict[str, Any]], list[str], int | None]:
     places = {f"{file}, line {number}": line for number, line in enumerate(lines, 1) if line.strip()}
     objects = {where: _object(line, where) for where, line in places.items()}
     rows = {where: _round(row, where) for where, row in objects.items()}
+    out_of_order = [where for number, (where, row) in enumerate(rows.items(), 1) if row["round"] != number]
+    remarks += [
+        f"{where}: is of round {rows[where]['round']}, lines must count 1, 2, 3 …" for where in out_of_order[:1]
+    ]
     lacking = {where: tuple(key for key in ROUND_NEEDS if key not in row) for where, row in objects.items()}
     for keys, count in Counter(lacking.values()).items():
         remarks += [f"{file}: {count} of {len(rows)} lines, without {', '.join(keys)}"] if keys else []

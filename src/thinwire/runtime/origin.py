@@ -101,7 +101,7 @@ def _split(split: Split) -> dict[str, Any]:
 
 
 def _digest(array: np.ndarray) -> str:
-    """A third of a second a gigabyte."""
+    """SHA-256 of dtype, shape and entries, cut to 16 bytes.  # any array -> 32 hex digits"""
     head = f"{array.dtype.str}{array.shape}".encode()
     return sha256(head + b"\0" + sha256(np.ascontiguousarray(array).data).digest()).hexdigest()[:32]
 
