@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thinwire.console import Show, print_result, print_rows, print_table
-from thinwire.errors import ConfigError, DataError, ThinwireError
+from thinwire.errors import ConfigError, DataError, ThinwireError, TrainingError
+
+if TYPE_CHECKING:
+    from thinwire.api import Result
 
 app = typer.Typer(
     help="Federated learning over a thin wire: one model, many clients, the fewest real bytes.",
@@ -62,7 +65,7 @@ def run(
     out = out or Path("runs") / "-".join(map(_word, names))
     with Show(parsed.rounds, f"thinwire resume {out} goes on") as show:
         result = execute(parsed, out, workers=workers, force=force, save_frames=save_frames, on_round=show.round)
-    print_result(result.out)
+    _ended(result)
 
 
 @app.command()
@@ -135,7 +138,16 @@ def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], workers:
     rounds = parse(read_file(run / "config.toml")).rounds
     with Show(rounds, f"thinwire resume {run} goes on") as show:
         result = api.resume(run, workers=workers, on_round=show.round)
+    _ended(result)
+
+
+def _ended(result: Result) -> None:
+    """The last words of a run; TrainingError, with the run's directory complete, when its model has diverged."""
+    from thinwire.report import divergence
+
     print_result(result.out)
+    if said := divergence(result.summary["diverged_in_round"]):
+        raise TrainingError(said)
 
 
 @app.command()

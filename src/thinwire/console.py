@@ -28,6 +28,7 @@ class Show:
         self.task = self.progress.add_task("preparing", total=rounds)
         self.rounds, self.to_go_on = rounds, to_go_on
         self.done: dict[str, int] = {}  # the last round shown of each run, by its name
+        self.diverged: set[str] = set()  # runs of which it has been said
         self.shown, self.began = 0, 0.0  # rounds shown, and when the first of them was
 
     def __enter__(self) -> Show:
@@ -45,7 +46,7 @@ class Show:
 
     def run_round(self, name: str, entry: Any, rounds: int) -> None:
         """Show a committed round of one of several runs; the bar counts the rounds of all."""
-        from thinwire.report import human_bytes
+        from thinwire.report import divergence, human_bytes
 
         accuracy = f"{'–':>7}" if entry.accuracy is None else f"{100 * entry.accuracy:5.2f} %"
         text = (
@@ -57,6 +58,9 @@ class Show:
         self.progress.update(self.task, completed=sum(self.done.values()), description=which + text)
         if not self.console.is_terminal:
             typer.echo(f"{which}round {entry.round}/{rounds}  {text}{self._time_left()}", err=True)
+        if entry.diverged and name not in self.diverged:
+            self.diverged.add(name)
+            self.console.print(which + divergence(entry.round), markup=False)
         if entry.skipped:
             self.console.print(f"{which}round {entry.round} skipped: {entry.skipped}", markup=False)
         for drop in entry.dropped:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class ThinwireError(Exception):
     """Base of all errors that thinwire raises on purpose."""
@@ -48,3 +51,37 @@ class NeedValues(NeedKeyframe):
     def __init__(self) -> None:
         super().__init__(0, None)
         self.args = ("keyframe: the initial weights made here are not the sender's: send their values",)
+
+
+def one_of(value: object, names: Iterable[str], more: str = "") -> str:
+    """What is allowed where one of some names may stand, with those nearest to what stands there.
+
+    more: what else is allowed, behind the names.
+
+    >>> one_of("fedavgg", ["fedavg", "fedpm"])
+    'one of fedavg, fedpm; did you mean fedavg?'
+    """
+    known = list(names)
+    return f"one of {', '.join(known)}{more}{did_you_mean(value, known)}"
+
+
+def unknown_field(value: object, names: Iterable[str], others: Iterable[str] = ()) -> str:
+    """What is allowed where a field has an unknown name. others: names that are not listed, but may be meant.
+
+    >>> unknown_field("epoch", ["epochs", "lr"])
+    'unknown field, known: epochs, lr; did you mean epochs?'
+    """
+    known = list(names)
+    return f"unknown field, known: {', '.join(known) or 'none'}{did_you_mean(value, [*known, *others])}"
+
+
+def did_you_mean(value: object, names: Iterable[str]) -> str:
+    """'; did you mean …?' with up to three names that are spelt like the value; empty where none is.
+
+    Of dotted names, the last parts are compared.
+    """
+    text, by_word = str(value).lower(), dict[str, str]()
+    for name in names:
+        by_word.setdefault(name.lower().rpartition(".")[2], name)
+    near = [text] if text in by_word else get_close_matches(text, by_word, n=3, cutoff=0.65)
+    return f"; did you mean {' or '.join(by_word[word] for word in near)}?" if near else ""

@@ -1,6 +1,7 @@
 """Frame: the envelope of everything that travels. FORMAT.md is the specification; this module is its only reader.
 
-All integers are little-endian. A frame is header (33 bytes), section table (6 bytes a section), sections, CRC-32.
+All integers are little-endian. A frame is header (33 bytes), section table, sections, CRC-32. The table has 6 bytes for
+each section; in version 2, which only frames with a section of 4 GiB or more are, it has 10.
 The reader checks in the order of the bytes and refuses with one message per way to be wrong.
 """
 
@@ -14,13 +15,13 @@ from zlib import crc32
 from thinwire.errors import ConfigError, DecodeError
 
 MAGIC = b"TW"
-VERSION = 1
+VERSION, LONG_VERSION = 1, 2
 MAX_SAMPLES = 2**24
-MAX_SECTION_BYTES = 2**31
+LONG = 2**32  # bytes of a section from which on the table of version 1 has no room for its length
 NO_BASE = 2**32 - 1  # the base version of a frame that builds on nothing
 
 _HEADER = struct.Struct("<2sBBIIII8sIB")
-_SECTION = struct.Struct("<HI")
+_SECTION, _LONG_SECTION = struct.Struct("<HI"), struct.Struct("<HQ")
 _CHECKSUM = struct.Struct("<I")
 OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 SECTION_OVERHEAD_BYTES = _SECTION.size
@@ -94,23 +95,34 @@ class Frame:
 
 
 def write(frame: Frame) -> bytes:
-    """Bytes of a frame: 37 + 6 a section more than its sections hold. ConfigError on fields out of range."""
+    """Bytes of a frame: 37 + 6 per section more than its sections hold. ConfigError on fields out of range."""
     _check_fields(frame)
+    long = _is_long(frame)
     header = _HEADER.pack(
-        MAGIC, VERSION, frame.kind, frame.run, frame.round, frame.base,
+        MAGIC, LONG_VERSION if long else VERSION, frame.kind, frame.run, frame.round, frame.base,
         frame.codec, frame.layout, frame.samples, len(frame.sections),
     )  # fmt: skip
-    table = b"".join(_SECTION.pack(sort, len(data)) for sort, data in frame.sections)
+    entry = _LONG_SECTION if long else _SECTION
+    table = b"".join(entry.pack(sort, len(data)) for sort, data in frame.sections)
     parts, checksum = [header, table, *(data for _, data in frame.sections)], 0
     for part in parts:
         checksum = crc32(part, checksum)
     return b"".join([*parts, _CHECKSUM.pack(checksum)])
 
 
+def _is_long(frame: Frame) -> bool:
+    """Does the table need lengths of eight bytes?"""
+    return any(len(data) >= LONG for _, data in frame.sections)
+
+
+def overhead_bytes(frame: Frame) -> int:
+    """What a frame has beside the bytes of its sections: header, table and checksum."""
+    return OVERHEAD_BYTES + (_LONG_SECTION if _is_long(frame) else _SECTION).size * len(frame.sections)
+
+
 def _check_fields(frame: Frame) -> None:
     fields = [(name, getattr(frame, name), 2**32) for name in ("run", "round", "base", "codec")]
     fields += [("samples", frame.samples, MAX_SAMPLES + 1), ("sections", len(frame.sections), 256)]
-    fields += [("section", len(data), MAX_SECTION_BYTES) for _, data in frame.sections]
     for field, value, bound in fields:
         if not 0 <= value < bound:
             raise ConfigError(f"frame.{field}", value, f"0 to {bound - 1}")
@@ -125,29 +137,31 @@ def read(data: bytes) -> Frame:
     magic, version, kind, run, round, base, codec, layout, samples, count = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise DecodeError(f"frame: starts with {magic!r}, not {MAGIC!r}")
-    if version != VERSION:
-        raise DecodeError(f"frame: format version {version}, this reader knows {VERSION}")
+    if version not in (VERSION, LONG_VERSION):
+        raise DecodeError(f"frame: format version {version}, this reader knows {VERSION} and {LONG_VERSION}")
     if kind not in _KINDS:
         raise DecodeError(f"frame: unknown kind {kind}")
     if (base == NO_BASE) == (kind == Kind.STEP):
         raise DecodeError("frame: a step names its base version and nothing else does")
     if samples > MAX_SAMPLES:
         raise DecodeError(f"frame: {samples} samples, at most {MAX_SAMPLES} allowed")
-    spans = _section_spans(data, count)
+    spans = _section_spans(data, count, _LONG_SECTION if version == LONG_VERSION else _SECTION)
+    if version == LONG_VERSION and all(stop - start < LONG for _, start, stop in spans):
+        raise DecodeError(f"frame: format version {version} without a section of {LONG} bytes or more")
     if crc32(memoryview(data)[: -_CHECKSUM.size]) != _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)[0]:
         raise DecodeError("frame: checksum does not match")
     sections = tuple((sort, bytes(data[start:stop])) for sort, start, stop in spans)
     return Frame(Kind(kind), run, round, codec, layout, sections, base, samples)
 
 
-def _section_spans(data: bytes, count: int) -> list[tuple[int, int, int]]:
+def _section_spans(data: bytes, count: int, entry: struct.Struct) -> list[tuple[int, int, int]]:
     """(sort, first byte, end) of each section; DecodeError unless sections and checksum fill the frame exactly."""
-    start = _HEADER.size + count * _SECTION.size
+    start = _HEADER.size + count * entry.size
     if len(data) < start + _CHECKSUM.size:
         raise DecodeError(f"frame: {len(data)} bytes end inside the table of {count} sections")
     spans = []
     for index in range(count):
-        sort, length = _SECTION.unpack_from(data, _HEADER.size + index * _SECTION.size)
+        sort, length = entry.unpack_from(data, _HEADER.size + index * entry.size)
         if sort not in _SORTS:
             raise DecodeError(f"frame: unknown sort {sort} of section {index}")
         spans.append((sort, start, start + length))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, unknown_field
 
 T = TypeVar("T")
 
 
-def record(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def record(kind: type[T], values: Mapping[str, Any], where: str, others: Sequence[str] = ()) -> T:
     """kind(**values), each value of the type of the field's default.
 
     Whole numbers serve as floats, lists as tuples. ConfigError names `where`.field, the value and what is allowed.
+    others: names that may stand beside the fields, which the caller has taken out of `values`.
     """
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise ConfigError(f"{where}.{name}", values[name], f"unknown field, known: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{where}.{name}", values[name], unknown_field(name, known, others))
     return kind(**{name: _fit(values[name], known[name].default, f"{where}.{name}") for name in values})
 
 

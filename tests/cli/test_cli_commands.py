@@ -161,7 +161,7 @@ def test_a_preset_is_a_method(thin, folder):
     ("words", "found"),
     [
         (["--method", "sgd"], ["method.name = 'sgd'", "one of client-masks, dispfl"]),
-        (["--uplink", "zip"], ["uplink.id = 'zip'", "one of bfloat16, bitmap"]),
+        (["--uplink", "zip"], ["uplink.id = 'zip'", "one of bitmap, fixed, gaps, mask"]),
         (["--downlink", "float32"], ["downlink = 'float32'", "uint32 arrays"]),
         (["--data", "nothing"], ["data = 'nothing'", "one of digits"]),
         (["--data", "./nothing"], ["data = './nothing'", "a folder with train.parquet"]),
@@ -252,6 +252,27 @@ def test_a_loss_that_is_not_finite_is_exit_code_1(thin, folder):
     one_error((code, out, err.splitlines()[-1]), 1, "loss became", "lower the learning rate (lr = 900000)")
     assert (folder / "a" / "config.toml").exists()
     assert not (folder / "a" / "summary.json").exists()
+
+
+def test_a_model_whose_loss_is_not_finite_is_said_and_exit_code_1(thin, folder):
+    """One round: its clients' losses are finite, and what comes of it is not."""
+    words = ["--method", "fedavg", *TINY, "--data", "ownset:diverging", "--model", "linear", "--lr", "9e5"]
+    code, out, err = thin("run", *words, "--rounds", "1", "--out", "a")
+    said = "training diverged in round 1: the loss of the server's model is not finite; lower local.lr"
+    assert err.splitlines()[1:] == [said, f"error: {said}"]
+    assert code == 1
+    assert [line.split() for line in out.splitlines() if "Diverged" in line] == [["Diverged", "in", "round", "1"]]
+    assert json.loads((folder / "a" / "summary.json").read_text())["diverged_in_round"] == 1
+    names = {path.name for path in (folder / "a").iterdir()}
+    assert names == {"config.toml", "rounds.jsonl", "summary.json", "model.safetensors", "checkpoint", "report.html"}
+    code, _, err = thin("resume", "a")  # there is nothing left to play
+    assert (code, err.splitlines()) == (1, [f"error: {said}"])
+    code, _, err = thin("export", "a", "-o", "b.safetensors")
+    assert code == 0, err
+    code, out, _ = thin("compare", "fedavg", *TINY[:-4], "--data", "ownset:diverging", "--model", "linear", "--lr",
+                        "9e5", "--rounds", "1", "--workers", "1", "--out", "suite")  # fmt: skip
+    assert code == 1
+    assert f"fedavg failed: {said}" in out
 
 
 # resume, report, export, inspect -------------------------------------------------------------------------------------

@@ -48,10 +48,16 @@ def test_a_sound_data_set_passes_unchanged():
     [
         ({"y": np.array([0, 1])}, "a.parquet: x has 3 rows, y has 2"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0, np.int64)}, "a.parquet: has no samples"),
-        ({"x": np.array([[0, 1], [0, 1], [np.nan, 0]])}, "a.parquet, column x, row 2: holds NaN or infinity"),
-        ({"x": np.array([[0, 1], [-np.inf, 1], [0, 0]])}, "a.parquet, column x, row 1: holds NaN or infinity"),
+        (
+            {"x": np.array([[0, 1], [0, 1], [np.nan, 0]])},
+            r"a.parquet, column x, row 2: holds NaN or infinity \(nan\), must be finite as float32",
+        ),
+        (
+            {"x": np.array([[0, 1], [-np.inf, 1], [0, 0]])},
+            r"a.parquet, column x, row 1: holds NaN or infinity \(-inf\), must be finite as float32",
+        ),
         ({"y": np.array([0, 1, -4])}, r"a.parquet, column label, row 2: is negative \(-4\)"),
-        ({"y": np.array([0, 2, 1])}, "a.parquet, column label, row 1: is not below the 2 classes"),
+        ({"y": np.array([0, 2, 1])}, "a.parquet, column label, row 1: is 2, must be below the 2 classes"),
         ({"x": np.zeros((3, 5))}, r"b.parquet: samples have shape \(2,\), those of train \(5,\)"),
         ({"columns": {"user": np.arange(2)}}, "a.parquet, column user: has 2 rows, x has 3"),
     ],

@@ -218,3 +218,15 @@ def test_grey_train_and_colour_test_are_refused(write_folder, encode):
 def test_an_unknown_name_lists_what_there_is(name):
     with pytest.raises(ConfigError, match=r"one of digits, mnist, .*, a folder with train\.parquet"):
         load(name)
+
+
+@pytest.mark.parametrize("value", [10**7, 10**9])
+def test_one_stray_label_of_a_file_is_refused_with_its_row(write_folder, value):
+    table = {"x": [[1.0]] * 3, "label": [0, value, 1]}
+    with pytest.raises(DataError, match=rf"train\.parquet, column label, row 1: is {value}, must be 0 to 65535"):
+        load(str(write_folder(table, numbers([[1.0]]))))
+
+
+def test_a_misspelt_name_is_told_from_the_nearest():
+    with pytest.raises(ConfigError, match=r"data = 'digit': .*; did you mean digits\?$"):
+        load("digit")

@@ -103,7 +103,7 @@ def test_a_folder_that_is_there_but_incomplete_is_not_passed_over(tmp_path, monk
 def test_a_label_beyond_the_sets_classes_is_refused(write_folder, monkeypatch, encode):
     folder = write_folder({"image": [encode(np.zeros((28, 28)))] * 2, "label": [3, 10]}, folder="mnist")
     monkeypatch.setenv("THINWIRE_DATA", str(folder.parent))
-    with pytest.raises(DataError, match=r"train\.parquet, column label, row 1: is not below the 10 classes"):
+    with pytest.raises(DataError, match=r"train\.parquet, column label, row 1: is 10, must be below the 10 classes"):
         load("mnist")
 
 

@@ -142,6 +142,8 @@ def test_natural_refuses_an_unknown_column_and_lists_those_there_are():
     dataset = labelled(6, columns={"user": np.arange(6), "city": np.arange(6)})
     with pytest.raises(ConfigError, match="natural:COLUMN with a further column of train; it has user, city"):
         partition(dataset, "natural:town", 6, seed=0)
+    with pytest.raises(ConfigError, match=r"it has user, city; did you mean user\?$"):
+        partition(dataset, "natural:users", 6, seed=0)
     with pytest.raises(ConfigError, match="it has none"):
         partition(labelled(6), "natural:town", 6, seed=0)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thinwire import frame as wire
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.frame import (
     MAX_SAMPLES,
-    MAX_SECTION_BYTES,
     NO_BASE,
     OVERHEAD_BYTES,
     SECTION_OVERHEAD_BYTES,
@@ -19,6 +19,7 @@ from thinwire.frame import (
     Kind,
     Section,
     expect,
+    overhead_bytes,
     read,
     write,
 )
@@ -104,13 +105,58 @@ def test_writer_refuses_more_than_255_sections():
         write(replace(FRAME, sections=((Section.STEP, b""),) * 256))
 
 
-def test_writer_refuses_a_section_that_is_too_long():
-    class Long(bytes):
-        def __len__(self):
-            return MAX_SECTION_BYTES
+class Long(bytes):
+    """Says that it is 4 GiB long, and has no bytes."""
 
-    with pytest.raises(ConfigError, match=r"frame\.section = 2147483648"):
-        write(replace(FRAME, sections=((Section.STEP, Long()),)))
+    def __len__(self):
+        return 2**32
+
+
+def test_a_section_of_4_gib_has_a_table_of_eight_byte_lengths():
+    """In version 2; the lengths of version 1 end at 2³² − 1."""
+    data = write(replace(FRAME, sections=((Section.STEP, Long()), (Section.TOTAL, b"t"))))
+    assert data[2] == 2
+    assert data[33:53] == struct.pack("<HQHQ", Section.STEP, 2**32, Section.TOTAL, 1)
+    assert data[53:-4] == b"t"
+    assert overhead_bytes(replace(FRAME, sections=((Section.STEP, Long()),))) == 37 + 10
+
+
+@pytest.mark.parametrize("sizes", [(8,), (0, 9, 3), (7, 8)])
+def test_version_2_is_read_as_version_1(monkeypatch, sizes):
+    """With a small bound in place of 4 GiB."""
+    monkeypatch.setattr(wire, "LONG", 8)
+    frame = replace(FRAME, sections=tuple((Section.STEP, bytes(range(size))) for size in sizes))
+    data = write(frame)
+    assert data[2] == 2
+    assert read(data) == frame
+    assert len(data) == sum(sizes) + overhead_bytes(frame) == sum(sizes) + 37 + 10 * len(sizes)
+    for number in range(len(data)):
+        with pytest.raises(DecodeError):
+            read(data[:number])
+        with pytest.raises(DecodeError):
+            read(data[:number] + bytes([data[number] ^ 1]) + data[number + 1 :])
+
+
+def test_version_1_is_what_it_was(monkeypatch):
+    """A frame whose sections all fit its table has the very bytes of before."""
+    assert write(FRAME)[2] == 1
+    monkeypatch.setattr(wire, "LONG", 1 + max(len(data) for _, data in FRAME.sections))
+    assert write(FRAME) == DATA
+
+
+def test_version_2_without_need_is_refused(monkeypatch):
+    """One frame, one way to write it."""
+    monkeypatch.setattr(wire, "LONG", 1)
+    data = write(FRAME)
+    monkeypatch.undo()
+    refused(data, "frame: format version 2 without a section of 4294967296 bytes or more")
+
+
+def test_a_length_beyond_the_frame_is_refused_in_version_2(monkeypatch):
+    monkeypatch.setattr(wire, "LONG", 4)
+    data = bytearray(write(replace(FRAME, sections=((Section.STEP, b"12345"),))))
+    data[35:43] = struct.pack("<Q", 2**63)
+    refused(bytes(data), "sections end at byte")
 
 
 @pytest.mark.parametrize("layout", [b"", b"1234567", b"123456789"])
@@ -131,7 +177,7 @@ def test_wrong_magic():
     refused(patched(0, b"WT", layout="2s"), "starts with b'WT', not b'TW'")
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_wrong_version(version):
     refused(patched(2, version), f"format version {version}, this reader knows 1")
 

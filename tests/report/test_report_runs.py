@@ -185,3 +185,13 @@ def test_unknown_keys_are_kept(make_run):
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, "new": "x"}))
     assert read_run(folder).summary["new"] == "x"
+
+
+def test_a_ledger_whose_rounds_do_not_count_is_remarked_on(make_run, make_rounds):
+    """As two runs at once in one directory leave it, where nothing keeps them apart."""
+    first, second, third = make_rounds(3)
+    folder = make_run(rows=[first, second, second, third])
+    assert list(read_run(folder).remarks) == [
+        f"{folder / 'rounds.jsonl'}, line 3: is of round 2, lines must count 1, 2, 3 …"
+    ]
+    assert not read_run(make_run("b", rows=[first, second, third])).remarks

@@ -94,7 +94,7 @@ def test_clients_without_memory_leave_a_line_and_no_state(tmp_path):
     run(tmp_path / "run")
     folder = tmp_path / "run" / "checkpoint"
     there = [name[:8] for name in names(folder) if name != JOURNAL]
-    assert there == [CLIENTS[:8], "manifest", "manifest", "rounds.j", "server-2", "server-3"]
+    assert there == [CLIENTS[:8], "manifest", "manifest", "origin.j", "rounds.j", "server-2", "server-3"]
     with closing(sqlite3.connect(folder / CLIENTS)) as file:
         assert file.execute("SELECT count(*) FROM state").fetchone() == (0,)
         assert file.execute("SELECT count(DISTINCT client) FROM line").fetchone() == (4,)

@@ -149,7 +149,7 @@ def test_the_means():
 
 
 def test_scores_go_to_a_file_and_back(tmp_path):
-    scores = [Score(3, 7, 1 / 3, 0.1 + 0.2), Score(4, 1, 0.0, float("inf"))]
+    scores = [Score(3, 7, 1 / 3, 0.1 + 0.2), Score(4, 1, 0.0, 1e30)]
     write_scores(tmp_path / "clients.csv", scores, {3: 20, 4: 1})
     assert read_scores(tmp_path / "clients.csv") == scores
     for broken in ("client\n3\n", "client,train_samples,test_samples,accuracy,loss\n3,a,b,c,d\n"):

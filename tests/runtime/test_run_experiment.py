@@ -1,6 +1,10 @@
 """The experiment: every wrong setting is named in one line with what is allowed; TOML out and in again."""
 
+import sys
+from types import ModuleType
+
 import pytest
+from torch import nn
 from toyworld import experiment, run
 
 from thinwire.errors import ConfigError, DataError
@@ -88,6 +92,94 @@ def test_what_shows_when_the_parts_are_built_leaves_no_directory(tmp_path, monke
         start(experiment("fedpm", **settings), tmp_path / "run")
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "nearest"),
+    [
+        ({"method": {"name": "fedavgg"}}, "fedavg or fedavgm"),
+        ({"method": {"name": "FedPM"}}, "fedpm"),
+        ({"method": {"gian": 1.0}}, "gain"),
+        ({"uplink": {"id": "masks"}}, "mask"),
+        ({"uplink": {"id": "votess"}}, ""),  # no codec of masks
+        ({"downlink": {"id": "votess"}}, "votes"),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topkk"}}, "topk"),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "maskk"}}, ""),  # no codec of changes
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topk", "positions": {"id": "bitmapp"}}}, "bitmap"),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topk", "positions": {"id": "float32s"}}}, ""),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topk", "scop": "global"}}, "scope"),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topk", "scope": "globl"}}, "global"),
+        ({"method": {"name": "fedavg"}, "uplink": {"id": "topk", "error_feedbak": True}}, "error_feedback"),
+        ({"method": {"name": "fedavg"}, "downlink": {"id": "topk", "error_feedbak": True}}, ""),  # only of an uplink
+        ({"model": {"build": None, "name": "mlpp"}}, "mlp or mlp2"),
+        ({"data": {"load": None, "name": "digts"}}, "digits"),
+        ({"data": {"partition": "dirichlett:1"}}, "dirichlet"),
+        ({"data": {"partition": "natural:sit"}}, ""),
+        ({"data": {"cleints": 3}}, "clients"),
+        ({"data": {"fraction": 0.5}}, "cohort.fraction"),
+        ({"local": {"epoch": 3}}, "epochs"),
+        ({"epochs": 3}, "local.epochs"),
+        ({"locl": {"lr": 0.1}}, "local"),
+        ({"lr": 0.1}, "local.lr"),
+        ({"batchsize": 3}, "local.batch_size"),
+        ({"sede": 3}, "seed"),
+        ({"server": {"optimizer": "fedadm"}}, "fedadam or fedavgm"),
+        ({"server": {"optimiser": "mean"}}, "optimizer"),
+        ({"server": {"agregate": "median"}}, "aggregate"),
+        ({"server": {"aggregate": "medain"}}, "median or mean"),
+        ({"server": {"optimizer": "fedadam", "beta": 0.5}}, "beta2 or beta1"),
+        ({"parameterisation": {"name": "fedpar"}}, "fedpara or pfedpara"),
+        ({"parameterisation": {"name": "fedpara", "gama": 0.5}}, "gamma"),
+        ({"zzzzz": 3}, ""),
+    ],
+)
+def test_a_misspelt_name_is_told_from_the_nearest_that_may_stand_there(settings, nearest):
+    base = {
+        "device": "cpu",
+        "data": {"load": "toyworld:blobs", "clients": 4},
+        "model": {"build": "toyworld:two_layers"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        assemble(parse(merge(base, settings)))
+    assert str(caught.value).partition("; did you mean ")[2] == (f"{nearest}?" if nearest else "")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("narrow", r"must give \(2, 3\) for inputs of shape \(2, 6\): an output for each class, not \(2, 2\)"),
+        ("flat", r"must give \(2, 3\) for inputs of shape \(2, 6\): .* not \(6,\)"),
+        ("pair", r"must give \(2, 3\) .*: an output for each class, not tuple"),
+        ("picky", r"must take inputs of shape \(2, 6\) \(RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("needy", r"must be called as \(shape, classes\) or without arguments, not \(shape, classes, width\)"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data_is_refused_before_anything_trains(monkeypatch, tmp_path, model, message):
+    class Flat(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).flatten()
+
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), None
+
+    module = ModuleType("misfits")
+    module.narrow, module.flat, module.pair = (lambda: nn.Linear(6, 2)), (lambda: Flat(6, 3)), (lambda: Pair(6, 3))
+    module.picky, module.needy = (lambda: nn.Linear(7, 3)), (lambda shape, classes, width: nn.Linear(6, 3))
+    monkeypatch.setitem(sys.modules, "misfits", module)
+    with pytest.raises(ConfigError, match=rf"^model = 'misfits:{model}': {message}"):
+        start(experiment("fedavg", model={"build": f"misfits:{model}"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_may_have_arguments_of_its_own_with_defaults(monkeypatch):
+    module = ModuleType("fitting")
+    module.one = lambda width=4: nn.Sequential(nn.Linear(6, width), nn.Linear(width, 3))
+    module.three = lambda shape, classes, width=4: nn.Sequential(nn.Linear(*shape, width), nn.Linear(width, classes))
+    monkeypatch.setitem(sys.modules, "fitting", module)
+    for name in ("one", "three"):
+        assert assemble(experiment("fedavg", model={"build": f"fitting:{name}"})).method.parameters == 43
 
 
 def test_defaults():

@@ -38,6 +38,12 @@ def many():
     return blobs(2000)
 
 
+def far_test():
+    """Test samples so far away that no loss on them is finite, whatever is learnt."""
+    (x, y), (test_x, test_y) = blobs()
+    return (x, y), (np.float32(1e38) * np.sign(test_x), test_y)
+
+
 class TwoLayers(nn.Module):
     """tanh network of two layers."""
 
@@ -92,6 +98,24 @@ def roomy():
 def wide():
     """A double-precision layer, which no method takes."""
     return nn.Linear(FEATURES, CLASSES).double()
+
+
+def straight():
+    """One linear layer, whose outputs grow with its inputs."""
+    return nn.Linear(FEATURES, CLASSES)
+
+
+class Fragile(nn.Linear):
+    """Breaks when it is scored, with an error of its own."""
+
+    def forward(self, x):
+        if not self.training and len(x) > 2:
+            raise IndexError("broken by its own code")
+        return super().forward(x)
+
+
+def fragile():
+    return Fragile(FEATURES, CLASSES)
 
 
 def no_model():

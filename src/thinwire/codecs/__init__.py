@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinwire.codecs import config
@@ -50,9 +50,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def from_config(settings: Mapping[str, Any]) -> Codec:
-    """The codec that {'id': …, field: value, …} describes; ConfigError names what is wrong and what is allowed."""
-    return config.from_config(settings, CODECS)
+def from_config(settings: Mapping[str, Any], dtype: str = "", others: Sequence[str] = ()) -> Codec:
+    """The codec that {'id': …, field: value, …} describes; ConfigError names what is wrong and what is allowed.
+
+    dtype: of the arrays that it is for, others: keys that may stand beside its fields; both only for what is allowed.
+    """
+    return config.from_config(settings, CODECS, dtype, others)
 
 
 def codec_name(codec_tag: int) -> str:

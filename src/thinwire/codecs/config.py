@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, replace
 from functools import cache, lru_cache
 from typing import Any
 from zlib import crc32
 
 from thinwire.codecs.base import Codec
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 from thinwire.settings import record
 
 
@@ -29,20 +29,35 @@ def _plain(value: Any, default: Any = None) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def from_config(config: Mapping[str, Any], classes: Mapping[str, type[Codec]]) -> Codec:
-    """The codec that a configuration describes; ConfigError names an unknown id, an unknown field or a wrong type."""
+def from_config(
+    config: Mapping[str, Any], classes: Mapping[str, type[Codec]], dtype: str = "", others: Sequence[str] = ()
+) -> Codec:
+    """The codec that a configuration describes; ConfigError names an unknown id, an unknown field or a wrong type.
+
+    dtype: of the arrays that the codec is for, where it is known: what an unknown id may be is then named by it.
+    others: keys that may stand beside the codec's fields.
+    """
     name = str(config.get("id"))
     if name not in classes:
-        raise ConfigError("codec id", name, f"one of {', '.join(sorted(classes))}")
-    values = {key: _nested(value, classes) for key, value in config.items() if key != "id"}
-    return record(classes[name], values, where=name)
+        fitting = sorted(key for key, kind in classes.items() if dtype in ("", kind.dtype))
+        raise ConfigError("codec id", name, one_of(name, fitting))
+    dtypes = {field.name: _dtype(field) for field in fields(classes[name])}  # type: ignore[arg-type]
+    values = {key: _nested(value, classes, dtypes.get(key, "")) for key, value in config.items() if key != "id"}
+    return record(classes[name], values, where=name, others=("id", *others))
 
 
-def _nested(value: Any, classes: Mapping[str, type[Codec]]) -> Any:
+def _dtype(field: Field[Any]) -> str:
+    """Of the codec, or of the codecs, that are a field's default; empty for another field."""
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    first = default[0] if isinstance(default, tuple) and default else default
+    return first.dtype if isinstance(first, Codec) else ""
+
+
+def _nested(value: Any, classes: Mapping[str, type[Codec]], dtype: str) -> Any:
     """A field's value with the codecs in it built."""
     if isinstance(value, Mapping):
-        return from_config(value, classes)
-    return [_nested(item, classes) for item in value] if isinstance(value, list | tuple) else value
+        return from_config(value, classes, dtype)
+    return [_nested(item, classes, dtype) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require(field: str, codec: Any, dtype: str) -> None:

@@ -14,7 +14,7 @@ from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import pack, unpack
 from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError, DecodeError, one_of
 
 STARTS = ("quantile", "linspace")
 
@@ -65,7 +65,7 @@ class KMeans:
         if type(self.iterations) is not int or self.iterations < 0:
             raise ConfigError("kmeans.iterations", self.iterations, "a whole number from 0 on")
         if self.start not in STARTS:
-            raise ConfigError("kmeans.start", self.start, f"one of {', '.join(STARTS)}")
+            raise ConfigError("kmeans.start", self.start, one_of(self.start, STARTS))
         require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:

@@ -13,7 +13,7 @@ from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import FAMILIES, codebook, fit, pack, read_book, unpack, write_book
 from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 
 MOST = 64.0
 TRIED = (0.0, 1.0, 2.0, 4.0, 6.0)
@@ -87,7 +87,7 @@ class Lloyd:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise ConfigError("lloyd.family", self.family, f"one of {', '.join(FAMILIES)}")
+            raise ConfigError("lloyd.family", self.family, one_of(self.family, FAMILIES))
         if type(self.bits) is not int or not 1 <= self.bits <= 8:
             raise ConfigError("lloyd.bits", self.bits, "a whole number from 1 to 8")
         require(f"{self.id}.labels", self.labels, "uint32")

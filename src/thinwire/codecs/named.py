@@ -22,7 +22,7 @@ from thinwire.codecs.pooled import Pooled
 from thinwire.codecs.positions import Fixed, Gaps
 from thinwire.codecs.ternary import Ternary
 from thinwire.codecs.topk import TopK
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 
 ENCODINGS = ("huffman", "positions", "gaps", "best")
 VARIANTS = ("faithful", "pinned")
@@ -79,9 +79,9 @@ class FedZip(Named):
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise ConfigError("fedzip.variant", self.variant, f"one of {', '.join(VARIANTS)}")
+            raise ConfigError("fedzip.variant", self.variant, one_of(self.variant, VARIANTS))
         if self.encoding not in ENCODINGS:
-            raise ConfigError("fedzip.encoding", self.encoding, f"one of {', '.join(ENCODINGS)}")
+            raise ConfigError("fedzip.encoding", self.encoding, one_of(self.encoding, ENCODINGS))
         super().__post_init__()
 
     @cached_property

@@ -15,7 +15,7 @@ from thinwire.codecs.dense import Float16
 from thinwire.codecs.entries import Entries
 from thinwire.codecs.mask import Mask
 from thinwire.codecs.selection import groups, how_many, largest, magnitude_classes
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError, DecodeError, one_of
 
 SCOPES = ("tensor", "global")
 
@@ -42,7 +42,7 @@ class TopK:
         if not 0 < self.keep <= 1:
             raise ConfigError("topk.keep", self.keep, "above 0, at most 1")
         if self.scope not in SCOPES:
-            raise ConfigError("topk.scope", self.scope, f"one of {', '.join(SCOPES)}")
+            raise ConfigError("topk.scope", self.scope, one_of(self.scope, SCOPES))
         require("topk.values", self.values, "float32")
         require("topk.positions", self.positions, "uint8")
 

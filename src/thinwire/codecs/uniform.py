@@ -13,7 +13,7 @@ from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite, runs, take_scales
 from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError, DecodeError, one_of
 
 STEPS = ("mse", "max")
 LARGEST = float(np.finfo(np.float32).max)
@@ -65,7 +65,7 @@ class Uniform:
         if type(self.bits) is not int or not 1 <= self.bits <= 16:
             raise ConfigError("uniform.bits", self.bits, "a whole number from 1 to 16")
         if self.step not in STEPS:
-            raise ConfigError("uniform.step", self.step, f"one of {', '.join(STEPS)}")
+            raise ConfigError("uniform.step", self.step, one_of(self.step, STEPS))
         require(f"{self.id}.labels", self.labels, "uint32")
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:

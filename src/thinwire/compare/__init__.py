@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinwire.compare.jobs import OnRunRound
-from thinwire.compare.playing import FAILURES, compare, play, play_run
+from thinwire.compare.playing import FAILURES, compare, play, play_run, reason
 from thinwire.compare.shown import WIDTH, as_text, headers, last_words
 from thinwire.compare.suite import (
     Plan,
@@ -40,6 +40,7 @@ __all__ = [
     "play_run",
     "processes",
     "read",
+    "reason",
     "refuse",
     "settings",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from thinwire.compare.playing import FAILURES, play_run
+from thinwire.compare.playing import FAILURES, play_run, reason
 from thinwire.runtime.ledger import Round
 
 
@@ -32,7 +32,7 @@ def main(pipe: Connection, folder: Path) -> None:
     try:
         play_run(folder, 1, show)
     except FAILURES as error:
-        say(failed=str(error))
+        say(failed=reason(error))
     except KeyboardInterrupt:
         pass
 

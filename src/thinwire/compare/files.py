@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 
 from thinwire.compare.shown import as_markdown
 from thinwire.compare.table import Results, Row
 from thinwire.modelfile import save_bytes
 from thinwire.report import save_page
+from thinwire.runtime.ledger import strict_json
 
 
 def write(out: Path, results: Results) -> list[Row]:
     """Write table and page, each whole or not at all; no page where no run can be read. -> the rows."""
-    texts = {"json": json.dumps(results.rows, indent=1) + "\n", "csv": _csv(results.rows)}
+    texts = {"json": strict_json(results.rows, indent=1) + "\n", "csv": _csv(results.rows)}
     for kind, text in (texts | {"md": as_markdown(results.rows)}).items():
         save_bytes(text.encode(), out / f"compare.{kind}")
     if results.runs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from thinwire.data import Dataset
 from thinwire.data import load as load_data
-from thinwire.errors import ConfigError, DataError
+from thinwire.errors import ConfigError, DataError, did_you_mean
 from thinwire.methods import METHODS, PRESETS
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.assembly import Assembly, assemble
@@ -108,7 +108,7 @@ def _named(words: Sequence[str]) -> dict[str, Any]:
     known = sorted([*METHODS, *PRESETS])
     for word in words:
         if word not in known:
-            raise ConfigError("suite", word, f"a TOML file, or some of {', '.join(known)}")
+            raise ConfigError("suite", word, f"a TOML file, or some of {', '.join(known)}{did_you_mean(word, known)}")
     return {"entries": {word: {"method": {"name": word}} for word in words}}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from thinwire.compare.measures import ACCURACIES, BYTES_TO, SECONDS_TO, columns, interval, mean, measure, pareto
 from thinwire.compare.suite import Plan, Planned
 from thinwire.errors import DataError
-from thinwire.report import Run, Tell, read_run
+from thinwire.report import Run, Tell, divergence, read_run
 
 Row = dict[str, Any]
 NAMES = ("method", "uplink", "downlink")
@@ -37,6 +37,9 @@ def results(plan: Plan, failed: Mapping[str, str], tell: Tell) -> Results:
         except DataError as error:
             why.setdefault(run.label, str(error))
             tell(str(error))
+    for label, there in found.items():
+        if said := divergence(there.summary["diverged_in_round"]):
+            why.setdefault(label, said)
     for remark in (remark for run in found.values() for remark in run.remarks):
         tell(remark)
     entries = dict.fromkeys(run.entry for run in plan.runs)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thinwire.data.dataset import first
+from thinwire.data.dataset import first, labels64
 from thinwire.data.tables import Table
 from thinwire.errors import DataError
 
@@ -28,7 +28,7 @@ def labels(table: Table) -> np.ndarray:
     if not pa.types.is_integer(column.type):
         raise DataError(f"{where}: holds {column.type}, must hold integers from 0 on")
     require_no_nulls(column, where)
-    return column.to_numpy(zero_copy_only=False).astype(np.int64)
+    return labels64(column.to_numpy(zero_copy_only=False))
 
 
 def numbers(table: Table) -> np.ndarray:

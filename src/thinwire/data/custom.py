@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-from thinwire.data.dataset import Dataset, Split, check_dataset
+from thinwire.data.dataset import Dataset, Split, check_dataset, count_classes, labels64
 from thinwire.errors import ConfigError, DataError
+
+EXPECTED = "((x, y), (x, y)) for train and test"
 
 
 def custom_dataset(spec: str) -> Dataset:
-    """Call `module:function` without arguments; it returns a Dataset, or ((x, y), (x, y)) for train and test.
+    """Call `module:function` without arguments. It returns a Dataset, or train and test: ((x, y), (x, y)).
 
-    Arrays or anything numpy reads. x becomes float32, (n, ...); y must be whole numbers from 0 on, (n,). When y has
-    two axes the data are text and x too must be whole numbers. Classes = the largest target + 1.
+    Each of the two may also be an object with a length whose items are pairs (x, y), a torch `Dataset` for example.
+    x and y are arrays, tensors or anything numpy reads. x becomes float32, (n, ...); y must be whole numbers from 0
+    on, (n,). When y has two axes the data are text: x has the same shape and is whole numbers too. Classes = the
+    largest target + 1, of text the largest number of x and y + 1.
 
     Raises:
         ConfigError: the function cannot be imported.
@@ -25,16 +30,12 @@ def custom_dataset(spec: str) -> Dataset:
     result = _function(spec)()
     where = f"{spec} (train)", f"{spec} (test)"
     if isinstance(result, Dataset):
-        return check_dataset(result, where)
-    try:
-        (train_x, train_y), (test_x, test_y) = result
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{spec}: must return a Dataset or ((x, y), (x, y)), not {type(result).__name__}") from error
-    train, test = _split(train_x, train_y, where[0]), _split(test_x, test_y, where[1])
-    if len(train) == 0 or len(test) == 0:
-        raise DataError(f"{where[1] if len(train) else where[0]}: has no samples")
-    classes = 1 + max(int(train.y.max()), int(test.y.max()))
-    return check_dataset(Dataset(spec, train, test, classes), where)
+        train, test = _split(result.train, where[0]), _split(result.test, where[1])
+        return check_dataset(replace(result, train=train, test=test), where)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise DataError(f"{spec}: must return a Dataset or {EXPECTED}, not {_described(result)}")
+    train, test = (_split(_pair(part, place), place) for part, place in zip(result, where, strict=True))
+    return check_dataset(Dataset(spec, train, test, count_classes((train, test), where)), where)
 
 
 def _function(spec: str) -> Callable[[], Any]:
@@ -47,21 +48,104 @@ def _function(spec: str) -> Callable[[], Any]:
     return function
 
 
-def _split(x: object, y: object, where: str) -> Split:
-    """Turn what a user gave into arrays of the right types."""
-    targets = _array(y, "y", where)
-    if targets.ndim not in (1, 2) or not np.issubdtype(targets.dtype, np.integer):
-        raise DataError(f"{where}: y has shape {targets.shape} of {targets.dtype}, must be integers (n,)")
-    samples = _array(x, "x", where)
-    if samples.ndim < 2 or samples.dtype.kind not in "biuf":
-        raise DataError(f"{where}: x has shape {samples.shape} of {samples.dtype}, must be numbers (n, ...)")
-    if targets.ndim == 2 and samples.dtype.kind not in "iu":
-        raise DataError(f"{where}: x holds {samples.dtype}, must hold integers where y has two axes (text)")
-    return Split(samples.astype(np.int64 if targets.ndim == 2 else np.float32), targets.astype(np.int64))
+def _described(value: object) -> str:
+    """A value's type, and the types in a short tuple or list."""
+    name = type(value).__name__
+    inner = [type(item).__name__ for item in value] if isinstance(value, tuple | list) else []
+    return f"{name} of ({', '.join(inner)})" if 0 < len(inner) <= 8 else name
 
 
-def _array(values: object, name: str, where: str) -> np.ndarray:
+def _pair(part: Any, where: str) -> Split:
+    """x and y of one split, as they were given."""
+    if isinstance(part, tuple | list) and len(part) == 2:
+        return Split(part[0], part[1])
+    if isinstance(part, Split):
+        return part
+    if isinstance(part, tuple | list | dict | np.ndarray) or not _holds_pairs(part):
+        raise DataError(f"{where}: must be (x, y) or a data set of such pairs, not {_described(part)}")
+    items = [_item(part[row], f"{where}, {type(part).__name__}, row {row}") for row in range(len(part))]
     try:
-        return np.asarray(values)
+        return Split(np.stack([x for x, _ in items]), np.stack([y for _, y in items])) if items else Split(*_NOTHING)
     except ValueError as error:
-        raise DataError(f"{where}: {name} is no array of one shape ({error})") from error
+        raise DataError(f"{where}: the items of {type(part).__name__} are not of one shape ({error})") from None
+
+
+_NOTHING = np.zeros((0, 1), np.float32), np.zeros(0, np.int64)
+
+
+def _holds_pairs(part: Any) -> bool:
+    """Has it a length and items by number, and is its first item a pair? A tensor is none: its items are tensors."""
+    if not hasattr(part, "__len__") or not hasattr(part, "__getitem__"):
+        return False
+    return len(part) == 0 or isinstance(part[0], tuple | list)
+
+
+def _item(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"{where}: must be a pair (x, y), not {_described(item)}")
+    x, y = item
+    if not hasattr(x, "shape"):  # a picture for example, whose axes are in another order than a model expects
+        raise DataError(f"{where}: x must be an array or a tensor, not {type(x).__name__}; a transform can make it one")
+    return _array(x, "x", where), _array(y, "y", where)
+
+
+def _split(given: Split, where: str) -> Split:
+    """Turn what a user gave into arrays of the right types."""
+    samples, targets = _array(given.x, "x", where), _array(given.y, "y", where)
+    if samples.ndim and targets.ndim and len(samples) != len(targets):
+        raise DataError(f"{where}: x has {len(samples)} rows, y has {len(targets)}")
+    if not targets.size:
+        raise DataError(f"{where}: has no samples")
+    _check_targets(samples, targets, where)
+    if samples.ndim < 2 or samples.dtype.kind not in "biuf" or not samples.size:
+        raise DataError(f"{where}: x has shape {samples.shape} of {samples.dtype}, must be numbers (n, ...)")
+    if targets.ndim == 2:
+        return Split(labels64(samples), labels64(targets))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which the data set's check names
+        return Split(samples.astype(np.float32), labels64(targets))
+
+
+def _check_targets(samples: np.ndarray, targets: np.ndarray, where: str) -> None:
+    """DataError unless y is whole numbers, one a sample, or for text one a position of x."""
+    found = f"{where}: y has shape {targets.shape} of {targets.dtype}"
+    if targets.ndim == 2 and _one_hot(targets):
+        raise DataError(f"{found} and is one-hot, must be integers (n,): y.argmax(1)")
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        raise DataError(f"{found}, must be integers (n,): y[:, 0]")
+    if targets.ndim not in (1, 2) or not np.issubdtype(targets.dtype, np.integer):
+        raise DataError(f"{found}, must be integers (n,){_hint(targets)}")
+    if targets.ndim == 2 and samples.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: x holds {samples.dtype}, must hold integers where y has two axes (text); else y (n,)"
+        )
+    if targets.ndim == 2 and samples.shape != targets.shape:
+        raise DataError(f"{found}, must be integers (n,), or for text of the shape of x, {samples.shape}")
+
+
+def _one_hot(targets: np.ndarray) -> bool:
+    """Is every row one 1 among zeros? Rows of a single entry are not looked at."""
+    if targets.shape[1] < 2 or targets.dtype.kind not in "biuf":
+        return False
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(axis=1) == 1).all())
+
+
+def _hint(targets: np.ndarray) -> str:
+    """How labels of another type become right ones, where they can."""
+    whole = targets.ndim == 1 and targets.dtype.kind in "bf" and bool((targets == np.floor(targets)).all())
+    return ": y.astype(int)" if whole else ""
+
+
+def _array(values: Any, name: str, where: str) -> np.ndarray:
+    """As an array. Tensors come from their device and their graph; numbers that numpy lacks, bfloat16, as float32."""
+    try:
+        if hasattr(values, "detach"):
+            values = values.detach().cpu()
+            values = values.float() if "bfloat16" in str(values.dtype) else values
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{where}: {name} is no array of one shape ({_line(error)})") from error
+    return array
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -9,12 +9,12 @@ import numpy as np
 from thinwire.data.catalogue import DATASETS, DatasetInfo
 from thinwire.data.columns import extras, labels, numbers
 from thinwire.data.custom import custom_dataset
-from thinwire.data.dataset import Dataset, Split, check_dataset
+from thinwire.data.dataset import Dataset, Split, check_dataset, count_classes
 from thinwire.data.digits import digits_dataset
 from thinwire.data.images import decode, moments, standardise
 from thinwire.data.tables import Table, folder_tables, named_tables
 from thinwire.data.text import text_dataset
-from thinwire.errors import ConfigError, DataError
+from thinwire.errors import ConfigError, DataError, one_of
 
 
 def load(name: str) -> Dataset:
@@ -41,7 +41,7 @@ def load(name: str) -> Dataset:
         return _assemble(name, *folder_tables(Path(name)), DatasetInfo(name))
     if ":" in name:
         return custom_dataset(name)
-    allowed = f"one of {', '.join(DATASETS)}, a folder with train.parquet and test.parquet, or module:function"
+    allowed = one_of(name, DATASETS, ", a folder with train.parquet and test.parquet, or module:function")
     raise ConfigError("data", name, allowed)
 
 
@@ -56,14 +56,9 @@ def _assemble(name: str, train: Table, test: Table, info: DatasetInfo) -> Datase
         return text_dataset(name, train, test)
     y = labels(train), labels(test)
     x = _images(train, test, info) if kind == "image" else (numbers(train), numbers(test))
-    dataset = Dataset(
-        name,
-        Split(x[0], y[0]),
-        Split(x[1], y[1]),
-        classes=info.classes or 1 + max(int(y[0].max()), int(y[1].max())),
-        columns=extras(train, {kind, "label"}),
-    )
-    return check_dataset(dataset, (train.where, test.where))
+    splits, where = (Split(x[0], y[0]), Split(x[1], y[1])), (train.where, test.where)
+    classes = info.classes or count_classes(splits, where)
+    return check_dataset(Dataset(name, *splits, classes, extras(train, {kind, "label"})), where)
 
 
 def _kind(table: Table) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from thinwire.data.dataset import Dataset
 from thinwire.data.parts import Dealt, Drawn, Parts
-from thinwire.errors import ConfigError, DataError
+from thinwire.errors import ConfigError, DataError, did_you_mean
 from thinwire.rng import generator, integer
 
 PURPOSE = "partition"
@@ -79,7 +79,8 @@ def _drawn(request: _Request) -> Drawn:
 
 def _refused(spec: str) -> ConfigError:
     allowed = "iid, contiguous, dirichlet:ALPHA (ALPHA > 0), shards:K, drawn:N (K, N = 1, 2, ...) or natural:COLUMN"
-    return ConfigError("partition", spec, allowed)
+    kind, kinds = spec.partition(":")[0], (*SPECS, "drawn")
+    return ConfigError("partition", spec, allowed + ("" if kind in kinds else did_you_mean(kind, kinds)))
 
 
 def _require_samples(parts: list[np.ndarray], spec: str) -> None:
@@ -149,7 +150,11 @@ def _natural(request: _Request) -> list[np.ndarray]:
     columns, column = request.dataset.columns, request.argument
     if column not in columns:
         names = ", ".join(columns) or "none"
-        raise ConfigError("partition", request.spec, f"natural:COLUMN with a further column of train; it has {names}")
+        raise ConfigError(
+            "partition",
+            request.spec,
+            f"natural:COLUMN with a further column of train; it has {names}{did_you_mean(column, columns)}",
+        )
     values = columns[column]
     missing = np.flatnonzero(values != values) if values.dtype.kind != "O" else _nones(values)
     if len(missing):

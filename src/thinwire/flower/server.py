@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from thinwire.errors import ConfigError
 from thinwire.flower.grid import GridPool
 from thinwire.flower.settings import Source, experiment_of
-from thinwire.report import write_report
+from thinwire.report import divergence, write_report
 from thinwire.runtime import run as runs
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.experiment import Experiment, parse, read_file
@@ -54,6 +54,8 @@ def play(experiment: Experiment, grid: Grid, out: Path, *, save_frames: bool = F
     else:
         result = runs.start(experiment, out, save_frames=save_frames, on_round=_log_round, connect=connect)
     write_report([result.out], result.out / REPORT)
+    if said := divergence(result.summary["diverged_in_round"]):
+        log.error("%s", said)
     return result
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thinwire.codecs.entries import add, add_signs, magnitudes
-from thinwire.errors import ConfigError, QuorumError
+from thinwire.errors import ConfigError, QuorumError, one_of
 from thinwire.layout import Layout
 from thinwire.settings import record
 
@@ -158,7 +158,7 @@ def from_config(settings: Mapping[str, Any]) -> Mean:
     """The rule that `[server]` describes: `aggregate`, a key of AGGREGATES, and its field."""
     name = settings.get("aggregate", "mean")
     if not isinstance(name, str) or name not in AGGREGATES:
-        raise ConfigError("server.aggregate", name, f"one of {', '.join(AGGREGATES)}")
+        raise ConfigError("server.aggregate", name, one_of(name, AGGREGATES))
     return record(AGGREGATES[name], {field: settings[field] for field in FIELDS if field in settings}, "server")
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
 from thinwire.codecs import Codec, Context, Mask, Votes, tag
-from thinwire.errors import ConfigError, DecodeError, QuorumError
+from thinwire.errors import ConfigError, DecodeError, QuorumError, one_of
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
 from thinwire.methods.assemble import assemble
@@ -67,11 +67,15 @@ class Options:
         for field, good, allowed in (
             ("gain", 0 < self.gain < 1e6, "above 0"),
             ("epsilon", 0 < self.epsilon < 0.5, "between 0 and 0.5, both excluded"),
-            ("straight_through", self.straight_through in STRAIGHT_THROUGH, f"one of {', '.join(STRAIGHT_THROUGH)}"),
-            ("evaluation", self.evaluation in EVALUATIONS, f"one of {', '.join(EVALUATIONS)}"),
+            (
+                "straight_through",
+                self.straight_through in STRAIGHT_THROUGH,
+                one_of(self.straight_through, STRAIGHT_THROUGH),
+            ),
+            ("evaluation", self.evaluation in EVALUATIONS, one_of(self.evaluation, EVALUATIONS)),
             ("prior", 1 <= self.prior < 1e6, "at least 1"),
             ("reset_every", self.reset_every >= 0, "0 (one pass over all clients) or a number of rounds"),
-            ("ship", self.ship in ROUNDINGS, f"one of {', '.join(ROUNDINGS)}"),
+            ("ship", self.ship in ROUNDINGS, one_of(self.ship, ROUNDINGS)),
             ("sparsity", 0 <= self.sparsity < 1e6, "at least 0"),
         ):
             if not good:

@@ -127,7 +127,17 @@ def scaffold(setup: Setup, options: Mapping[str, Any]) -> Method:
     """SCAFFOLD over a set-up."""
     if type(setup.server) is not Mean:
         raise ConfigError("server.optimizer", setup.server, "mean for scaffold: the control variates are of its step")
-    if setup.local.optimizer != "sgd" or setup.local.momentum or not setup.local.lr:
-        raise ConfigError("local.optimizer", setup.local.optimizer, "sgd without momentum, lr above 0, for scaffold")
+    local = setup.local
+    for name, right, allowed in (
+        ("optimizer", local.optimizer == "sgd", "sgd"),
+        ("momentum", not local.momentum, "0"),
+        ("lr", local.lr > 0, "above 0"),
+    ):
+        if not right:
+            raise ConfigError(
+                f"local.{name}",
+                getattr(local, name),
+                f"{allowed} for scaffold: its control variates are of plain SGD steps",
+            )
     base.plain_mean(setup, "scaffold", "its control variates are a mean")
     return build("scaffold", Scaffold, Options, setup, options)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 from thinwire.methods import aggregate
 from thinwire.settings import record
 
@@ -131,8 +131,8 @@ def from_config(settings: Mapping[str, Any]) -> ServerOptimizer:
     fields = {name: value for name, value in settings.items() if name not in DEFENCES}
     name = fields.pop("optimizer", "mean")
     if not isinstance(name, str) or name not in SERVERS:
-        raise ConfigError("server.optimizer", name, f"one of {', '.join(SERVERS)}")
-    return record(SERVERS[name], fields, "server")
+        raise ConfigError("server.optimizer", name, one_of(name, SERVERS))
+    return record(SERVERS[name], fields, "server", others=("optimizer", *DEFENCES))
 
 
 def vote_bound(settings: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 from thinwire.methods.fedavg import Options
 
 SELECTIONS = ("saliency", "random", "layerwise", "magnitude")
@@ -38,7 +38,7 @@ class SsflOptions(Options):
         first, by_saliency = self.warm_start + 1, self.selection == "saliency"
         for name, good, allowed in (
             ("density", 0 < self.density <= 1, "above 0, at most 1"),
-            ("selection", self.selection in SELECTIONS, f"one of {', '.join(SELECTIONS)}"),
+            ("selection", self.selection in SELECTIONS, one_of(self.selection, SELECTIONS)),
             ("saliency_fraction", 0 < self.saliency_fraction <= 1, "above 0, at most 1"),
             ("saliency_batches", 1 <= self.saliency_batches < 1e6, "a number of minibatches from 1 on"),
             ("saliency_bits", self.saliency_bits in (4, 5, 6, 7, 8, 32), "4 to 8, or 32 for float32"),

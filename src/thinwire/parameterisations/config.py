@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 from thinwire.parameterisations.kinds import FedPara, LowRank, Parameterisation, PFedPara, Tucker
 from thinwire.settings import record
 
@@ -22,8 +22,8 @@ def from_config(config: Mapping[str, Any]) -> Parameterisation | None:
             raise ConfigError(f"parameterisation.{field}", values[field], "no fields with name = 'dense'")
         return None
     if not isinstance(name, str) or name not in PARAMETERISATIONS:
-        raise ConfigError("parameterisation.name", name, f"one of dense, {', '.join(PARAMETERISATIONS)}")
-    return record(PARAMETERISATIONS[name], values, where="parameterisation")
+        raise ConfigError("parameterisation.name", name, one_of(name, ["dense", *PARAMETERISATIONS]))
+    return record(PARAMETERISATIONS[name], values, where="parameterisation", others=("name",))
 
 
 def to_config(how: Parameterisation | None) -> dict[str, Any]:

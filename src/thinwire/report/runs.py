@@ -18,6 +18,7 @@ SUMMARY_NUMBERS = (
     "clients",
     "rounds",
     "accuracy",
+    "diverged_in_round",
     "best_accuracy",
     "model_accuracy",
     "up_bytes",
@@ -95,12 +96,15 @@ def read_run(path: str | Path) -> Run:
         raise DataError(f"{folder}: not a run folder")
     config_text = _text(folder / "config.toml")
     config = _config(config_text, folder / "config.toml")
-    rounds, remarks = _rounds(folder / "rounds.jsonl")
+    rounds, remarks, diverged = _rounds(folder / "rounds.jsonl")
     clients = read_clients(folder / "clients.csv")
     summary_file = folder / "summary.json"
     if not summary_file.exists():
-        return Run(folder, config_text, _summary_so_far(config, rounds), rounds, False, clients, remarks)
+        so_far = _summary_so_far(config, rounds) | {"diverged_in_round": diverged}
+        return Run(folder, config_text, so_far, rounds, False, clients, remarks)
     summary = _with_numbers(_object(_text(summary_file), str(summary_file)), SUMMARY_NUMBERS, str(summary_file))
+    if summary["diverged_in_round"] is None:  # a summary of before has no word of it
+        summary["diverged_in_round"] = diverged
     summary[DENSITY] = _table(summary.get(DENSITY) or {}, f"{summary_file}, {DENSITY}")
     return Run(folder, config_text, summary, rounds, True, clients, remarks)
 
@@ -172,8 +176,11 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _rounds(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read the lines of a ledger. A last line that a crash has cut and lines of other versions are only remarked on."""
+def _rounds(file: Path) -> tuple[list[dict[str, Any]], list[str], int | None]:
+    """Read the lines of a ledger. -> its rounds, remarks, the first round in which the model had diverged
+
+    A last line that a crash has cut and lines of other versions are only remarked on.
+    """
     *lines, last = _bytes(file).split(b"\n")
     remarks = []
     if _is_json(last):  # no beginning of an object is JSON, so this one is whole and lacks nothing but its line end
@@ -183,10 +190,15 @@ def _rounds(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     places = {f"{file}, line {number}": line for number, line in enumerate(lines, 1) if line.strip()}
     objects = {where: _object(line, where) for where, line in places.items()}
     rows = {where: _round(row, where) for where, row in objects.items()}
+    out_of_order = [where for number, (where, row) in enumerate(rows.items(), 1) if row["round"] != number]
+    remarks += [
+        f"{where}: is of round {rows[where]['round']}, lines must count 1, 2, 3 …" for where in out_of_order[:1]
+    ]
     lacking = {where: tuple(key for key in ROUND_NEEDS if key not in row) for where, row in objects.items()}
     for keys, count in Counter(lacking.values()).items():
         remarks += [f"{file}: {count} of {len(rows)} lines, without {', '.join(keys)}"] if keys else []
-    return [row for where, row in rows.items() if not lacking[where]], remarks
+    diverged = (row["round"] for where, row in rows.items() if "loss" in objects[where] and _diverged(row))
+    return [row for where, row in rows.items() if not lacking[where]], remarks, next(diverged, None)
 
 
 def _round(row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -236,6 +248,17 @@ def _summary_so_far(config: Mapping[str, Any], rounds: Sequence[Mapping[str, Any
         "mean_down_bpp": _mean(down_bpps),
         "last_up_bpp": up_bpps[-1] if up_bpps else None,
     }
+
+
+def _diverged(row: Mapping[str, Any]) -> bool:
+    """Was the model scored after this round, and its loss not finite?"""
+    return row["loss"] is None and row["accuracy"] is not None
+
+
+def divergence(round: int | None) -> str:
+    """What there is to say when a model has diverged in a round; empty where none has."""
+    what = "the loss of the server's model is not finite; lower local.lr"
+    return f"training diverged in round {round}: {what}" if round else ""
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:

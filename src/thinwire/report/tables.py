@@ -48,7 +48,10 @@ def summary_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
 
     bpp is bits per parameter of the dense model that the method stands for, a client's frame headers included.
     """
-    return [_summary_row(label, run) for label, run in zip(run_labels(runs), runs, strict=True)]
+    rows = [_summary_row(label, run) for label, run in zip(run_labels(runs), runs, strict=True)]
+    if not any(row["Diverged"] for row in rows):
+        return [{header: cell for header, cell in row.items() if header != "Diverged"} for row in rows]
+    return rows
 
 
 def personal_row(label: str, run: Run) -> dict[str, str]:
@@ -95,6 +98,7 @@ def _summary_row(label: str, run: Run) -> dict[str, str]:
         "Data": text_or_missing(summary.get("data")),
         "Rounds": text_or_missing(summary.get("rounds")),
         "Accuracy": _show(percent, summary.get("accuracy")),
+        "Diverged": f"in round {summary['diverged_in_round']}" if summary.get("diverged_in_round") else "",
         "File accuracy": _show(percent, summary.get("model_accuracy")),
         "Total bytes": _show(human_bytes, total_bytes(run)),
         "Up bpp": _show(significant, summary.get("mean_up_bpp")),

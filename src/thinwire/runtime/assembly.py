@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version as package_version
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from thinwire import data as datasets
 from thinwire import models, parameterisations
-from thinwire.codecs import Codec, from_config, to_config
+from thinwire.codecs import CODECS, Codec, from_config, to_config
 from thinwire.data import Dataset, split_local
 from thinwire.data.partition import held_back
 from thinwire.data.parts import Parts
@@ -57,9 +57,18 @@ class Assembly:
     @cached_property
     def setup(self) -> Setup:
         """What server and clients are built from."""
-        experiment = self.experiment
-        uplink, downlink = dict(experiment.uplink), dict(experiment.downlink)
+        uplink, downlink = dict(self.experiment.uplink), dict(self.experiment.downlink)
         feedback = _share(uplink.pop("error_feedback", False), "uplink.error_feedback")
+        return replace(
+            self._without_codecs,
+            uplink=_codec(uplink, "uplink", self, ("error_feedback",)),
+            downlink=_codec(downlink, "downlink", self),
+            error_feedback=feedback,
+        )
+
+    @property
+    def _without_codecs(self) -> Setup:
+        experiment = self.experiment
         return Setup(
             build=self.build,
             local=Local(**experiment.local.model_dump(exclude={"together"})),
@@ -67,9 +76,6 @@ class Assembly:
             run=self.run_id,
             fraction=experiment.cohort.share(len(self.clients)),
             device=self.device,
-            uplink=_codec(uplink, "uplink"),
-            downlink=_codec(downlink, "downlink"),
-            error_feedback=feedback,
             server=server.from_config(experiment.server),
             aggregate=aggregate.from_config(experiment.server),
             max_update_norm=server.norm_bound(experiment.server),
@@ -77,6 +83,12 @@ class Assembly:
             parameterisation=parameterisations.from_config(experiment.parameterisation),
             clients=len(self.clients),
         )
+
+    def dtype(self, way: str) -> str:
+        """Of the arrays that a codec of `uplink` or `downlink` is for."""
+        settings = dict(self.experiment.method)
+        method = METHODS[settings.pop("name")](self._without_codecs, settings)
+        return method.uplink.dtype if way == "uplink" else method.downlink.dtype
 
     @property
     def resolved(self) -> Experiment:
@@ -206,9 +218,12 @@ def _share(value: Any, where: str) -> bool | float:
     return bool(value) if value in (0, 1) else float(value)
 
 
-def _codec(config: Mapping[str, Any], where: str) -> Codec | None:
+def _codec(config: Mapping[str, Any], where: str, assembly: Assembly, others: Sequence[str] = ()) -> Codec | None:
+    if not config:
+        return None
+    known = str(config.get("id")) in CODECS
     try:
-        return from_config(config) if config else None
+        return from_config(config, "" if known else assembly.dtype(where), others)
     except ConfigError as error:
         field = error.field if error.field == "codec id" else error.field.partition(".")[2]
         raise ConfigError(f"{where}.{field.replace('codec ', '')}", error.value, error.allowed) from None
@@ -225,7 +240,16 @@ def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly
         raise ConfigError("data.test_fraction", settings.test_fraction, allowed)
     # built here so that a wrong setting ends the run before it leaves a directory
     assembly.method, assembly.together  # noqa: B018
+    _try_out(assembly)
     return assembly
+
+
+def _try_out(assembly: Assembly) -> None:
+    """ConfigError unless the model takes two of the samples and has an output for every class."""
+    experiment, some = assembly.experiment, assembly.dataset.train.take(np.arange(min(2, len(assembly.dataset.train))))
+    model = assembly.method.model(assembly.method.init())
+    with drawing(experiment.seed, assembly.device):
+        models.check(experiment.model.source, model, some.x, some.y, assembly.dataset.classes)
 
 
 def _device(asked: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from thinwire import codecs as _codecs
 from thinwire import models as _models
 from thinwire.data import DATASETS
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of
 from thinwire.methods import DEFAULTS, METHODS, PRESETS
 
 
@@ -34,7 +34,7 @@ def method_toml(name: str) -> str:
     import tomli_w
 
     if name not in METHODS and name not in PRESETS:
-        raise ConfigError("method", name, f"one of {', '.join(sorted([*METHODS, *PRESETS]))}")
+        raise ConfigError("method", name, one_of(name, sorted([*METHODS, *PRESETS])))
     return tomli_w.dumps(PRESETS.get(name) or {"method": {"name": name}, **DEFAULTS.get(name, {})}).strip()
 
 

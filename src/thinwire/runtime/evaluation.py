@@ -128,12 +128,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def write_scores(path: Path, scores: Iterable[Score], train_samples: Mapping[int, int]) -> None:
-    """clients.csv, whole or not at all: a line a client."""
+    """clients.csv, whole or not at all: a line per client, without a loss where it is not finite."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for score in scores:
-        writer.writerow((score.client, train_samples[score.client], score.samples, score.accuracy, score.loss))
+        loss = score.loss if math.isfinite(score.loss) else ""
+        writer.writerow((score.client, train_samples[score.client], score.samples, score.accuracy, loss))
     save_bytes(text.getvalue().encode(), path)
     sync_folder(path.parent)
 
@@ -144,7 +145,7 @@ def read_scores(path: Path) -> list[Score]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return [
-            Score(int(row["client"]), int(row["test_samples"]), float(row["accuracy"]), float(row["loss"]))
+            Score(int(row["client"]), int(row["test_samples"]), float(row["accuracy"]), float(row["loss"] or math.nan))
             for row in rows
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:

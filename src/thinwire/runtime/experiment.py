@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from thinwire import parameterisations
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, one_of, unknown_field
 from thinwire.methods import DEFAULTS, METHODS, PRESETS, aggregate, server
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -234,8 +234,20 @@ def _unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
         own = {key: value for key, value in method.items() if key != "name"}
         return _unfold(merge(PRESETS[name], {**settings, "method": own}))
     if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError("method.name", name, f"one of {', '.join(sorted([*METHODS, *PRESETS]))}")
+        raise ConfigError("method.name", name, one_of(name, sorted([*METHODS, *PRESETS])))
     return merge({"method": {"name": name}, **DEFAULTS.get(name, {})}, settings)
+
+
+def _dotted_keys() -> list[str]:
+    """Every key of the sections that have a fixed list of them: local.lr, data.clients …"""
+    sections = {name: _section(Experiment, name) for name in Experiment.model_fields}
+    return [f"{name}.{key}" for name, section in sections.items() for key in getattr(section, "model_fields", ())]
+
+
+def _section(parent: Any, name: str) -> Any:
+    """The class of a section; of `LinkSettings | None`, the section."""
+    annotation = parent.model_fields[name].annotation
+    return next(iter(get_args(annotation)), annotation)
 
 
 def _config_error(error: ValidationError) -> ConfigError:
@@ -246,9 +258,10 @@ def _config_error(error: ValidationError) -> ConfigError:
     if first["type"] == "extra_forbidden":
         section: Any = Experiment
         for part in first["loc"][:-1]:
-            annotation = section.model_fields[part].annotation
-            section = next(iter(get_args(annotation)), annotation)  # of `LinkSettings | None`, the section
-        return ConfigError(field, first["input"], f"unknown field, known: {', '.join(section.model_fields)}")
+            section = _section(section, str(part))
+        known = section.model_fields
+        elsewhere = [key for key in _dotted_keys() if not key.startswith(f"{field.rpartition('.')[0]}.")]
+        return ConfigError(field, first["input"], unknown_field(first["loc"][-1], known, elsewhere))
     if first["type"] == "missing":
         return ConfigError(field, None, f"must be given where there is a section [{first['loc'][0]}]")
     return ConfigError(field, first["input"], first["msg"][0].lower() + first["msg"][1:])

@@ -100,8 +100,7 @@ def _frame_parts(frame: Frame) -> list[Row]:
     if frame.samples:
         head += f", {frame.samples} samples"
     head += f", layout {frame.layout.hex()}"
-    overhead = frames.OVERHEAD_BYTES + frames.SECTION_OVERHEAD_BYTES * len(frame.sections)
-    rows = [("header, table, checksum", overhead, head)]
+    rows = [("header, table, checksum", frames.overhead_bytes(frame), head)]
     return rows + [(Section(sort).name.lower(), len(data), _describe(sort, data)) for sort, data in frame.sections]
 
 

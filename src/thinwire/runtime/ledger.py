@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ class Traffic:
 class Round:
     """One line of the ledger. Rounds count from 1; total_bytes sums all traffic of the run so far.
 
-    accuracy, loss: of the server's model, None in rounds after which it is not scored.
+    accuracy, loss: of the server's model, None in rounds after which it is not scored. A loss that is not finite is
+    None beside an accuracy: the model has diverged.
     error_feedback: do clients send again what the uplink codec lost, or what share of it? The personal numbers are
     those of the clients' own held-back samples, None in rounds without such an evaluation. link_seconds: what the
     round's messages would take over the links of `[link]`, None without. up_by_sort, down_by_sort: up_bytes and
@@ -92,7 +94,26 @@ class Round:
 
     def line(self) -> str:
         """JSON, one line."""
-        return json.dumps(asdict(self)) + "\n"
+        return strict_json(asdict(self)) + "\n"
+
+    @property
+    def diverged(self) -> bool:
+        """Was the server's model scored, and its loss not finite?"""
+        return self.accuracy is not None and (self.loss is None or not math.isfinite(self.loss))
+
+
+def finite(value: Any) -> Any:
+    """The same lists, tables and numbers, with None in place of NaN and infinity, for which JSON has no word."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: null where a number is not finite."""
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 Mark = dict[str, Any]  # what a checkpoint says of the ledger: its length in bytes and the digest of that much
@@ -183,6 +204,10 @@ def _committed(path: Path, mark: Mark) -> bytes:
 
 def _rounds(data: bytes, path: Path) -> list[Round]:
     try:
-        return [Round(**json.loads(line)) for line in data.splitlines()]
+        rounds = [Round(**json.loads(line)) for line in data.splitlines()]
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: a line is not one of a ledger ({error})") from None
+    for number, entry in enumerate(rounds, 1):
+        if entry.round != number:
+            raise DataError(f"{path}, line {number}: is of round {entry.round}, lines must count rounds 1, 2, 3 …")
+    return rounds

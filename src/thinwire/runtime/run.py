@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,20 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from thinwire import data as datasets
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
 from thinwire.purity import restored
-from thinwire.runtime import checkpoint, faults
+from thinwire.runtime import checkpoint, faults, origin
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
-from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, claim, resumable
+from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, check_free, claim, resumable
 from thinwire.runtime.forked import default_workers, open_pool, open_reader
 from thinwire.runtime.interruption import Interruption, heeded
-from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
+from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round, finite, strict_json
 from thinwire.runtime.link import Link
+from thinwire.runtime.lock import held
 from thinwire.runtime.pool import Pool
 from thinwire.runtime.progress import Progress
 from thinwire.runtime.recorder import FRAMES, Recorder
@@ -61,26 +62,39 @@ def start(
     on_round: OnRound | None = None,
     connect: Connect | None = None,
 ) -> Result:
-    """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
+    """Run an experiment into a new directory.
+
+    Raises:
+        ConfigError: the directory is taken and `force` is not given.
+        ThinwireError: another process works in it.
+    """
     assembly = assemble(experiment)
     try_out(assembly)
-    claim(out, force, save_frames)
-    modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
-    modelfile.sync_folder(out)
-    with resumable(out):
-        progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
-        pool = connect(assembly) if connect else _local(assembly, workers)
-        return _play(assembly, out, progress, ledger, pool, on_round)
+    check_free(out, force)
+    with held(out):
+        claim(out, force, save_frames)
+        modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
+        modelfile.sync_folder(out)
+        with resumable(out):
+            progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
+            pool = connect(assembly) if connect else _local(assembly, workers)
+            return _play(assembly, out, progress, ledger, pool, on_round)
 
 
 def resume(
     out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
 ) -> Result:
-    """Go on with a run after its last committed round, with the very bytes of the unbroken run."""
+    """Go on with a run after its last committed round, with the very bytes of the unbroken run.
+
+    Raises:
+        ConfigError: config.toml or the model is not what the run began with.
+        DataError: the data are not, or neither checkpoint can be read.
+        ThinwireError: another process works in the directory, or its disk fails.
+    """
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
-    assembly = assemble(parse(read_file(out / CONFIG)))
-    with resumable(out):
+    with resumable(out), held(out):
+        assembly = _same_as_begun(out)
         if checkpoint.saved(out / CHECKPOINT):
             initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
             progress, ledger = checkpoint.load(out / CHECKPOINT, initial, most_bytes, partial(_ledger, out))
@@ -89,6 +103,20 @@ def resume(
             progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
         pool = connect(assembly) if connect else _local(assembly, workers)
         return _play(assembly, out, progress, ledger, pool, on_round)
+
+
+def _same_as_begun(out: Path) -> Assembly:
+    """The run's experiment made ready; ConfigError or DataError names what has changed since the run began."""
+    experiment = parse(read_file(out / CONFIG))
+    began = origin.read(out) if checkpoint.saved(out / CHECKPOINT) else None
+    if began is None:
+        return assemble(experiment)
+    origin.check_settings(began, out, experiment)
+    dataset = datasets.load(experiment.data.source)
+    origin.check_data(began, out, dataset)
+    assembly = assemble(experiment, dataset)
+    origin.check_parts(began, out, assembly)
+    return assembly
 
 
 def _ledger(out: Path, mark: Mark) -> Ledger:
@@ -111,7 +139,8 @@ def _most_bytes(experiment: Experiment) -> int:
 
 
 def _nothing_yet(assembly: Assembly, out: Path) -> Progress:
-    """Where a run begins."""
+    """Where a run begins, and what it begins with is written down."""
+    origin.write(out, assembly, parse(read_file(out / CONFIG)))
     shelf = Shelf(out / CHECKPOINT, _most_bytes(assembly.experiment))
     return Progress(assembly.method.init(), records=Records(shelf))
 
@@ -185,7 +214,7 @@ def _entry(
     link: Link | None, work: RoundWork, evaluation: Evaluation, scores: dict[str, float], total_before: int
 ) -> Round:
     """The round's line in the ledger, with what the clients' evaluation cost and gave, timed where there is a link."""
-    entry = evaluation.note(work.entry(scores.get("accuracy"), scores.get("loss"), total_before))
+    entry = evaluation.note(work.entry(scores.get("accuracy"), finite(scores.get("loss")), total_before))
     return replace(entry, link_seconds=link.seconds(work.crossings + evaluation.crossings)) if link else entry
 
 
@@ -201,7 +230,7 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
     shipped = assembly.method.ship(progress.server, assembly.description)
     path = modelfile.save_bytes(shipped, out / ("model.tw" if shipped.startswith(MAGIC) else "model.safetensors"))
     model = modelfile.load(path, assembly.fresh())
-    summary = _summary(assembly, ledger.rounds) | {
+    found = _summary(assembly, ledger.rounds) | {
         **_personal(out, ledger.rounds[-1]),
         "initial_accuracy": assembly.evaluate(assembly.method.model(assembly.method.init()))["accuracy"],
         "model_accuracy": assembly.evaluate(model)["accuracy"],
@@ -210,7 +239,8 @@ def _finish(assembly: Assembly, out: Path, progress: Progress, ledger: Ledger, s
         "model_density": modelfile.densities(model),
         "wall_seconds": round(seconds, 3),
     }
-    modelfile.save_bytes((json.dumps(summary, indent=2) + "\n").encode(), out / SUMMARY)
+    summary: dict[str, Any] = finite(found)
+    modelfile.save_bytes((strict_json(summary, indent=2) + "\n").encode(), out / SUMMARY)
     return Result(out, summary, ledger.rounds, model)
 
 
@@ -228,6 +258,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "clients": len(assembly.clients),
         "rounds": len(rounds),
         "accuracy": rounds[-1].accuracy,
+        "diverged_in_round": next((entry.round for entry in rounds if entry.diverged), None),
         "best_accuracy": max(entry.accuracy for entry in rounds if entry.accuracy is not None),
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 
+from thinwire.errors import DataError
 from thinwire.modelfile import save_bytes
 from thinwire.report import save_page
+from thinwire.runtime.ledger import strict_json
 from thinwire.suggest.shown import as_markdown, as_toml
 from thinwire.suggest.suggestion import Suggestion
 from thinwire.suggest.trial import played
@@ -16,11 +18,14 @@ def write(suggestion: Suggestion) -> Suggestion:
     out = suggestion.out
     texts = {
         "suggested.toml": as_toml(suggestion),
-        "suggest.json": json.dumps(suggestion.as_dict(), indent=1) + "\n",
+        "suggest.json": strict_json(suggestion.as_dict(), indent=1) + "\n",
         "suggest.md": as_markdown(suggestion),
     }
     for name, text in texts.items():
         save_bytes(text.encode(), out / name)
-    runs = map(played, suggestion.trial.plan.runs)
-    save_page([run for run in runs if run], out / "report.html")
+    runs = []
+    for planned in suggestion.trial.plan.runs:
+        with suppress(DataError):  # what cannot be read is among the candidates that failed
+            runs += [run] if (run := played(planned)) else []
+    save_page(runs, out / "report.html")
     return suggestion

@@ -10,7 +10,9 @@ from typing import Any
 
 from thinwire import api, compare
 from thinwire.errors import ConfigError, ThinwireError
+from thinwire.report import divergence
 from thinwire.runtime.ledger import Round
+from thinwire.runtime.lock import held
 from thinwire.suggest import files
 from thinwire.suggest.budget import Row
 from thinwire.suggest.halving import Score, Standing, halve, score
@@ -40,15 +42,17 @@ def suggest(
 def play(trial: Trial, *, workers: int | None = None, on_round: compare.OnRunRound | None = None) -> Suggestion:
     """Halve the candidates and leave table, page and the suggested experiment beside their runs.
 
-    ConfigError when every candidate's first round costs more than the budget, ThinwireError when none could be trained.
+    ConfigError when every candidate's first round costs more than the budget, ThinwireError when none could be trained
+    or another process works in the directory.
     """
-    trial.plan.ask()
     show = on_round or (lambda *_: None)
-    standings = halve(list(trial.runs), trial.limits, partial(_play_to, trial, workers, show))
-    best = standings[0]
-    if best.score.accuracy is None:
-        raise _nothing(trial, standings)
-    return files.write(Suggestion(trial, standings, _rows(trial.runs[best.name])[: best.score.played]))
+    with held(trial.plan.out):
+        trial.plan.ask()
+        standings = halve(list(trial.runs), trial.limits, partial(_play_to, trial, workers, show))
+        best = standings[0]
+        if best.score.accuracy is None:
+            raise _nothing(trial, standings)
+        return files.write(Suggestion(trial, standings, _rows(trial.runs[best.name])[: best.score.played]))
 
 
 def _play_to(trial: Trial, workers: int | None, show: compare.OnRunRound, name: str, limit: int) -> Score:
@@ -64,9 +68,12 @@ def _play_to(trial: Trial, workers: int | None, show: compare.OnRunRound, name: 
         if not _enough(trial, run, limit):
             with suppress(_Enough):
                 compare.play_run(run.folder, workers, watch)
+        so_far = played(run)
     except compare.FAILURES as error:
-        return Score(failed=" ".join(str(error).split()))
-    return score(_rows(run)[:limit], trial.budget)
+        return Score(failed=compare.reason(error))
+    if so_far and (said := divergence(so_far.summary["diverged_in_round"])):
+        return Score(failed=said)
+    return score(so_far.rounds[:limit] if so_far else [], trial.budget)
 
 
 def _enough(trial: Trial, run: compare.Planned, limit: int) -> bool:

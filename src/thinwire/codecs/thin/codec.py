@@ -13,7 +13,7 @@ from thinwire.codecs.base import Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.thin import lossless, passes, rate
 from thinwire.codecs.thin.rate import HEADER
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError, DecodeError, one_of
 
 LOSSLESS = 3  # the effort after those of the speeds
 NMSE = 0.05  # where no target is given
@@ -82,7 +82,7 @@ class Thin:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, kind(value))
         if self.speed not in passes.SPEEDS:
-            raise ConfigError(f"{self.id}.speed", self.speed, f"one of {', '.join(passes.SPEEDS)}")
+            raise ConfigError(f"{self.id}.speed", self.speed, one_of(self.speed, passes.SPEEDS))
         given = [name for name in ("nmse", "bits", "bytes", "lossless") if getattr(self, name) not in (None, False)]
         if len(given) > 1:
             allowed = f"not beside {given[0]}: one of nmse, bits, bytes, lossless"
