@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from thinwire.errors import ConfigError
+
 _BASE = frozenset(vars(nn.Module()))  # attributes that every module has
 _FIXED = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
 
@@ -76,6 +78,7 @@ class Hidden:
     def __init__(self, model: nn.Module) -> None:
         persistent = model.state_dict(keep_vars=True).keys()
         self.modules = [(module, dict(module._modules), dict(module._buffers)) for module in model.modules()]
+        self.parameters = {id(module): frozenset(module._parameters) for module in model.modules()}
         self.loose = [
             (tensor, tensor.detach().clone(), tensor._version)
             for name, tensor in model.named_buffers()
@@ -99,8 +102,11 @@ class Hidden:
             return _NOT
 
     def reset(self) -> None:
-        """Put everything back."""
+        """Put everything back; ConfigError for a parameter that a forward pass has made: nobody would train it."""
         for module, children, buffers in self.modules:
+            if new := [name for name in module._parameters if name not in self.parameters[id(module)]]:
+                named = f"model tensor {new[0]} of {type(module).__name__}"
+                raise ConfigError(named, "made in a forward pass", "a parameter from the start")
             _restore(module._modules, children)
             if module._buffers != {} or buffers:
                 _restore_loose(module, buffers)

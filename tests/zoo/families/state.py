@@ -3,8 +3,6 @@
 import torch
 from tests.zoo.families.pieces import WIDTH, Entry, Net
 
-CALLS = [0]  # of any model of `GlobalCounter`
-
 
 class Hidden(Net):
     """A running mean in a buffer that is not part of the state."""
@@ -69,14 +67,6 @@ class Growing(Net):
         return torch.relu(h - 0.1 * sum(self.seen) / len(self.seen))
 
 
-class GlobalCounter(Net):
-    """Its counter is no part of the model: nobody can set it back."""
-
-    def hidden(self, h):
-        CALLS[0] += 1
-        return torch.relu(h) * (0.5 if CALLS[0] % 3 == 0 else 1.0)
-
-
 class LazyMask(Net):
     """An attribute made in the first pass, always the same: a cache that does no harm."""
 
@@ -128,7 +118,6 @@ ZOO = {
     "an attribute that changes": Entry(Cache, right="either"),
     "a counter attribute": Entry(Counter, right="either"),
     "a list that grows": Entry(Growing, right="either"),
-    "a counter outside the model": Entry(GlobalCounter, right="refused"),
     "a mask made in the first pass": Entry(LazyMask, right="either"),
     "a buffer registered in the first pass": Entry(LazyBuffer, right="either"),
     "a step counter from 2**62 on": Entry(HugeCounter, right="either", grows=("steps",)),
