@@ -101,7 +101,7 @@ def test_clients_that_cannot_train_alone_are_named_or_left_out(tmp_path):
     assert start(experiment("fedavg", **parts, rounds=1), tmp_path / "plain").rounds[0].clients == 6
     some = {"load": f"{__name__}:alone", "clients": 4, "partition": "iid", "allow_empty": True}
     assert start(experiment("fedavg", data=some, **model), tmp_path / "some").rounds[0].clients == 2
-    with pytest.raises(ConfigError, match="local.batch_size = 1: at least 2 for this model"):
+    with pytest.raises(ConfigError, match=r"local\.batch_size = 1: at least 2 for this model"):
         start(experiment("fedavg", **model, local={"batch_size": 1}), tmp_path / "run")
 
 

@@ -1,6 +1,6 @@
 """A trial before the first round: whatever a model of somebody's own cannot do is said then, in one line.
 
-Two clients train on a few samples, the first of them three times: equal frames show that nothing in the model outlives a
+Two clients train on a few samples, the first three times: equal frames show that nothing in the model outlives a
 client. Then everything that a run does at its end is done to the untrained model: score it, ship it, read it back.
 """
 
