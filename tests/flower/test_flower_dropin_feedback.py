@@ -97,9 +97,9 @@ def test_flower_feedback_goes_further_than_none_at_the_same_density():
     assert distances[0] < 0.5 * distances[1]
 
 
-def stepwise(net, strategy, app=APP):
+def stepwise(net, strategy, app=APP, initial=None):
     """One training round after the other, by hand."""
-    arrays, number = linear(), 0
+    arrays, number = initial or linear(), 0
     while True:
         number += 1
         messages = strategy.configure_train(number, arrays, ConfigRecord(), net)
