@@ -217,7 +217,7 @@ def test_flower_evaluate_reply_may_hold_arrays():
     strategy = Evaluating()
     result, _, net = thin("float16", strategy, rounds=1, app=app, clients=2)
     assert all(same(held, result.arrays) for held in strategy.replies)
-    assert result.evaluate_metrics_clientapp[1]["thinwire-up-bytes"] > 2 * DENSE / 2
+    assert result.evaluate_metrics_clientapp[1]["thinwire-up-bytes"] == 2 * (37 + 6 + 4)  # all as received
     assert all("pending" not in context.state.get("thinwire-arrays", {}) for context in net.contexts.values())
 
 
@@ -252,7 +252,7 @@ def test_flower_other_messages_pass_untouched(kind):
 def test_flower_counters_are_sums_of_frames_in_the_aggregate_once():
     result, strategy, net = thin(STC, rounds=2)
     replies = [result.train_metrics_clientapp[round] for round in (1, 2)]
-    assert all(set(kept) == COUNTERS | {"loss"} for kept in replies)
+    assert all(set(kept) == COUNTERS | {"loss", "thinwire-up-nmse"} for kept in replies)
     down = [sum(len(content["arrays"]["frame"].data) + content["thinwire-round"].count_bytes()
                 for content in seen.values()) for seen in net.seen]  # fmt: skip
     evaluated = [result.evaluate_metrics_clientapp[round] for round in (1, 2)]
@@ -265,9 +265,9 @@ def test_flower_counters_are_sums_of_frames_in_the_aggregate_once():
     assert strategy.total.up_bytes == sum(up)
 
 
-def test_flower_update_costs_its_payload_and_43_bytes():
+def test_flower_update_costs_its_payload_and_46_bytes():
     result, _, _ = thin("float16", rounds=1, clients=2)
-    assert result.train_metrics_clientapp[1]["thinwire-up-bytes"] == 2 * (43 + DENSE // 2)
+    assert result.train_metrics_clientapp[1]["thinwire-up-bytes"] == 2 * (46 + DENSE // 2)
 
 
 def test_flower_round_is_logged_once(caplog):

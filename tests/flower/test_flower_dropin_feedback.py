@@ -12,6 +12,7 @@ from thinapp import STC, Net, arrays_of, client_app, linear, run, thin
 from thinwire.codecs import Context, from_config
 from thinwire.errors import ConfigError
 from thinwire.flower.dropin import Compressed, compress
+from thinwire.flower.dropin.coded import decode
 from thinwire.frame import Section, read
 from thinwire.layout import Layout
 
@@ -35,8 +36,8 @@ def flat(arrays):
 
 def sent(content):
     """The change that a reply's frame holds."""
-    payload = read(content["thinwire"]["frame"].data).one(Section.VALUES)
-    return CODEC.decode(payload, Context(LAYOUT))
+    values = read(content["thinwire"]["frame"].data).one(Section.VALUES)
+    return decode(values[2:], CODEC, Context(LAYOUT)).values
 
 
 def kept(net, client):
@@ -96,9 +97,9 @@ def test_flower_feedback_goes_further_than_none_at_the_same_density():
     assert distances[0] < 0.5 * distances[1]
 
 
-def stepwise(net, strategy, app=APP):
+def stepwise(net, strategy, app=APP, initial=None):
     """One training round after the other, by hand."""
-    arrays, number = linear(), 0
+    arrays, number = initial or linear(), 0
     while True:
         number += 1
         messages = strategy.configure_train(number, arrays, ConfigRecord(), net)

@@ -237,10 +237,11 @@ def test_flower_numbers_that_are_not_finite_are_refused_after_decoding(bad, code
     assert reason == "update: 'arrays/w' holds NaN or infinite entries"
 
 
-def test_flower_numbers_that_are_not_finite_are_named_by_codecs_that_refuse_them():
+def test_flower_numbers_that_are_not_finite_are_named_where_the_codec_refuses_them():
     w = arrays_of(linear())["w"]
     w[3, 2] = np.nan
-    assert "NaN or infinity" in drop_of_work(raw_reply(w=w, b=np.zeros(5, np.float32)))
+    reason = drop_of_work(raw_reply(w=w, b=np.zeros(5, np.float32)))
+    assert reason == "update: 'arrays/w' holds NaN or infinite entries"
 
 
 def test_flower_sum_beyond_the_dtype_is_refused():
@@ -464,22 +465,29 @@ def terms(text, layout=b"12345678"):
     return edit
 
 
+TERMS = b'{"format":2,"records":'
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
         (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
         (lambda data: data[:7], "at least 37 needed"),
         (terms(b"nonsense"), "no JSON"),
-        (terms(b"[1]"), "an object of records, uplink and downlink expected"),
-        (terms(b'{"records":[]}'), "an object of records, uplink and downlink expected"),
-        (terms(b'{"records":[],"uplink":{"id":"new"}}'), "a codec that this thinwire does not have"),
-        (terms(b'{"records":[],"uplink":{"id":"mask"}}'), "a codec that this thinwire does not have"),
-        (terms(b'{"records":[],"uplink":"stc"}'), "a codec that this thinwire does not have"),
-        (terms(b'{"records":[],"uplink":' + 300 * b'{"id":"topk","values":' + b"1" + 301 * b"}"), "not have"),
-        (terms(b'{"records":[],"uplink":{"id":"stc"}}'), "the two ends differ in model"),
-        (terms(b'{"records":[["a",[["k","float32",[99999999999]]]]],"uplink":{"id":"stc"},"downlink":{"id":"stc"}}'),
+        (terms(b"[1]"), "terms: an object expected"),
+        (terms(TERMS + b'[]}'), "an object of format, records and uplink expected"),
+        (terms(TERMS + b'[],"uplink":{"id":"new"}}'), "a codec that this thinwire does not have"),
+        (terms(TERMS + b'[],"uplink":{"id":"mask"}}'), "a codec that this thinwire does not have"),
+        (terms(TERMS + b'[],"uplink":"stc"}'), "a codec that this thinwire does not have"),
+        (terms(TERMS + b'[],"uplink":' + 300 * b'{"id":"topk","values":' + b"1" + 301 * b"}"), "not have"),
+        (terms(TERMS + b'[],"uplink":{"id":"stc"}}'), "the two ends differ in model"),
+        (terms(TERMS + b'[["a",[["k","float32",[99999999999]]]]],"uplink":{"id":"stc"},"downlink":{"id":"stc"}}'),
          "dense: 0 bytes for 99999999999 entries"),
-        (terms(b'{"records":[["a",[["k","float32",[99999999999]]]]],"uplink":{"id":"stc"}}'), "differ in model"),
+        (terms(TERMS + b'[["a",[["k","float32",[99999999999]]]]],"uplink":{"id":"stc"}}'), "differ in model"),
+        (terms(b'{"records":[],"uplink":{"id":"stc"}}'), "terms: of format 1, this thinwire knows 2: the two ends"),
+        (terms(b'{"format":3,"records":[],"uplink":{"id":"stc"}}'), "terms: of format 3, this thinwire knows 2"),
+        (terms(TERMS + b'[],"uplink":{"id":"stc"},"exact":[[0,1]]}'), "[first, count] of 0 arrays"),
+        (terms(TERMS + b'[],"uplink":{"id":"stc"},"exact":{}}'), "a list expected"),
     ],
 )  # fmt: skip
 def test_flower_hostile_broadcast_is_refused_by_the_client(edit, reason):

@@ -6,7 +6,6 @@ back as int64, optimisers widen float32: then a dtype and the numbers of the arr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from thinwire.errors import DecodeError
@@ -15,11 +14,10 @@ from thinwire.flower.dropin.manifest import (
     Plain,
     checked_dtype,
     from_plain,
-    is_count,
-    listed,
     merged,
     to_plain,
 )
+from thinwire.flower.dropin.runs import numbers, runs
 
 
 def changes(received: Manifest, reply: Manifest) -> Plain:
@@ -32,7 +30,7 @@ def changes(received: Manifest, reply: Manifest) -> Plain:
     if reply == received:
         return None
     short = _by_name(received, reply)
-    everything = {"gone": _runs(range(len(received.items))), "new": to_plain(reply)}
+    everything = {"gone": runs(range(len(received.items))), "new": to_plain(reply)}
     return short if changed(received, short) == reply else everything
 
 
@@ -50,7 +48,7 @@ def _by_name(received: Manifest, reply: Manifest) -> Plain:
     new = [item for item in reply.items if item.name not in kept]
     filled = {item.record for item in reply.items if item.name in kept}
     records = [name for name in reply.records if name not in filled or name in {item.record for item in new}]
-    described = {"gone": _runs(gone), "as": {dtype: _runs(n) for dtype, n in dtypes.items()},
+    described = {"gone": runs(gone), "as": {dtype: runs(found) for dtype, found in dtypes.items()},
                  "new": to_plain(merged(records, new))}  # fmt: skip
     return {name: value for name, value in described.items() if value}
 
@@ -63,32 +61,11 @@ def changed(received: Manifest, described: Plain) -> Manifest:
     if not isinstance(dtypes, dict):
         raise DecodeError("changes: as is an object of dtypes")
     most = len(received.items)
-    gone = set(_numbers(described.get("gone", []), most))
-    other = {number: checked_dtype(dtype) for dtype, runs in dtypes.items() for number in _numbers(runs, most)}
+    gone = set(numbers("changes", described.get("gone", []), most))
+    other = {
+        number: checked_dtype(dtype) for dtype, told in dtypes.items() for number in numbers("changes", told, most)
+    }
     kept = [replace(item, dtype=other.get(number, item.dtype))
             for number, item in enumerate(received.items) if number not in gone]  # fmt: skip
     new = from_plain(described.get("new", []))
     return merged([*(item.record for item in kept), *new.records], [*kept, *new.items])
-
-
-def _runs(numbers: Iterable[int]) -> list[list[int]]:
-    """Ascending numbers as runs of [first, count]."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and sum(runs[-1]) == number:
-            runs[-1][1] += 1
-        else:
-            runs.append([number, 1])
-    return runs
-
-
-def _numbers(runs: Plain, most: int) -> list[int]:
-    """Inverse of `_runs` for numbers below `most`."""
-    numbers: list[int] = []
-    for run in listed(runs):
-        if not isinstance(run, list) or len(run) != 2 or not all(is_count(part) for part in run) or sum(run) > most:
-            raise DecodeError(f"changes: [first, count] of {most} arrays expected")
-        if numbers and run[0] <= numbers[-1]:
-            raise DecodeError("changes: runs of arrays must ascend")
-        numbers += range(run[0], run[0] + run[1])
-    return numbers

@@ -5,17 +5,32 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from logging import WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.supercore import log
 
 from thinwire.codecs import Codec
 from thinwire.errors import ConfigError, DecodeError, NeedKeyframe, TrainingError
+from thinwire.flower.dropin.buffers import Name, buffers, check_matches, suspicion
 from thinwire.flower.dropin.downlink import Global, advance, first
-from thinwire.flower.dropin.records import beside, check_names, frame_bytes, frame_of, frame_record, pack, unpack
+from thinwire.flower.dropin.frozen import settled
+from thinwire.flower.dropin.manifest import Manifest
+from thinwire.flower.dropin.norm import update_norm
+from thinwire.flower.dropin.records import (
+    Arrays,
+    beside,
+    check_names,
+    frame_bytes,
+    frame_of,
+    frame_record,
+    pack,
+    unpack,
+)
 from thinwire.flower.dropin.terms import Terms, describe
-from thinwire.flower.dropin.traffic import Dropped, Traffic
-from thinwire.flower.dropin.uplink import Address, Reply, decode, update_norm
+from thinwire.flower.dropin.traffic import Dropped, Traffic, missed
+from thinwire.flower.dropin.uplink import Address, Reply, decode
 from thinwire.flower.dropin.words import LACKS_MOD, NEVER, OURS, RECORD, ROUND, is_carried
 
 KEYFRAME_NEXT = "lacks the global model that the step builds on, gets a keyframe in the next round"
@@ -31,11 +46,15 @@ class Limit:
 
 @dataclass
 class Taken:
-    """Replies as the strategy may have them; nodes whose update is among them; who was dropped."""
+    """Replies as the strategy may have them; nodes whose update is among them; who was dropped.
+
+    still: for each update the names of the arrays that it leaves as they were.
+    """
 
     messages: list[Message] = field(default_factory=list)
     nodes: list[int] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+    still: list[frozenset[Name]] = field(default_factory=list)
 
     def check(self, round: int) -> None:
         """TrainingError when replies were refused and no other is left, unless keyframes will mend it."""
@@ -51,11 +70,14 @@ class Exchange:
 
     have: version of the global model that each node proved to hold. accepted: round last accepted from each. asked:
     the model that each node was sent last. untouched: nodes that were sent messages of other categories only.
-    traffic: of the last messages and of the replies to them.
+    traffic: of the last messages and of the replies to them. patterns: of buffers that the user names. buffers: names
+    of all buffers so far. frozen: names of the arrays that no update of the round last accepted has changed, and how
+    many updates that were. warned: what has been said once.
     """
 
     uplink: Codec
     downlink: Codec | None = None
+    patterns: tuple[str, ...] = ()
     run: int = field(default_factory=lambda: secrets.randbits(32))
     model: Global | None = None
     have: dict[int, int] = field(default_factory=dict)
@@ -63,6 +85,9 @@ class Exchange:
     asked: dict[int, Global] = field(default_factory=dict)
     untouched: set[int] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
+    buffers: set[Name] = field(default_factory=set)
+    frozen: tuple[frozenset[Name], int] = (frozenset(), 0)
+    warned: set[str] = field(default_factory=set)
 
     def send(self, round: int, messages: Iterable[Message]) -> list[Message]:
         """The messages, their arrays coded. Nodes that get the same arrays and hold the same version share a frame."""
@@ -85,11 +110,28 @@ class Exchange:
             if models and self.downlink:
                 allowed = "None for a strategy that sends nodes different arrays in one round"
                 raise ConfigError("downlink", describe(self.downlink), allowed)
-            manifest, arrays = unpack(content)
-            terms = Terms(manifest, self.uplink, self.downlink)
+            terms, arrays = self._terms(*unpack(content))
             self.model = advance(self.model, terms, arrays) if self.model else first(self.run, terms, arrays)
             models[key] = self.model
         return models[key]
+
+    def _terms(self, manifest: Manifest, arrays: Arrays) -> tuple[Terms, Arrays]:
+        """What a message brings, and under which terms. What was a buffer once is one to the end of the run."""
+        if manifest.items and not self.buffers:
+            check_matches(self.patterns, manifest)
+        if self.downlink and self.model:
+            manifest, arrays = settled(self.model, *self.frozen, manifest, arrays)
+        self.buffers |= set(buffers(manifest, arrays, self.patterns))
+        for item, array in zip(manifest.items, arrays, strict=True):
+            self._warn(item.label, suspicion(item, array))
+        exact = tuple(number for number, item in enumerate(manifest.items) if item.name in self.buffers)
+        return Terms(manifest, self.uplink, self.downlink, exact), arrays
+
+    def _warn(self, subject: str, text: str | None) -> None:
+        """Say it in the log, once for each subject."""
+        if text and subject not in self.warned:
+            self.warned.add(subject)
+            log(WARNING, "thinwire: %s", text)
 
     def _fill(self, message: Message, model: Global, record: ArrayRecord, round: int) -> None:
         """Put a frame where the arrays were, under the first record's name: who looks for arrays there meets a hint."""
@@ -119,6 +161,7 @@ class Exchange:
             if whole:
                 reply.content = _content(whole, reply.content)
                 taken.nodes.append(node)
+                taken.still.append(whole.still)
             return reply
         except NeedKeyframe:
             self.have.pop(node, None)
@@ -157,11 +200,16 @@ class Exchange:
         if limit is not None and not (norm := update_norm(model, whole)) <= limit.norm:
             raise DecodeError(f"update: its norm is {norm:.6g}, at most {limit.norm:.6g} allowed{limit.hint}")
         self.traffic += Traffic(up_dense_bytes=whole.manifest.nbytes)
+        if whole.error is not None:
+            self.traffic += Traffic(coded=1, error=whole.error)
+            self._warn("target", missed(self.uplink, whole.error, f"round {address.round}, node {address.node}"))
         return whole
 
-    def accept(self, round: int, nodes: Iterable[int]) -> None:
+    def accept(self, round: int, taken: Taken) -> None:
         """What the strategy has made use of; the nodes learn it with the next message."""
-        self.accepted |= dict.fromkeys(nodes, round)
+        self.accepted |= dict.fromkeys(taken.nodes, round)
+        if taken.still:
+            self.frozen = frozenset.intersection(*taken.still), len(taken.still)
 
 
 def _content(whole: Reply, content: RecordDict) -> RecordDict:

@@ -48,8 +48,9 @@ def save(context: Context, memory: Memory) -> None:
         if (residual := getattr(memory, name)) is not None:
             arrays[name], words[name] = residual.values, residual.layout
     if memory.held:
-        arrays["held"], words["terms"] = memory.held.value.sent, memory.held.value.terms.data
-        words["version"] = memory.held.version
+        copy = memory.held.value
+        arrays["held"], words["terms"], words["version"] = copy.sent, copy.terms.data, memory.held.version
+        arrays |= {f"held-{place}": array for place, array in enumerate(copy.rest)}
     context.state.pop(ARRAYS, None)
     context.state.pop(WORDS, None)
     if arrays:
@@ -64,5 +65,10 @@ def load(context: Context) -> Memory:
     words: dict[str, Any] = dict(context.state.config_records[WORDS])
     arrays = {name: array.numpy() for name, array in context.state.array_records[ARRAYS].items()}
     residuals = {name: Residual(words[name], arrays[name]) for name in ("residual", "pending") if name in arrays}
-    held = Held(words["version"], Copy(read_terms(words["terms"]), arrays["held"])) if "held" in arrays else None
+    held = Held(words["version"], _copy(words["terms"], arrays)) if "held" in arrays else None
     return Memory(words["run"], pending_round=words["pending-round"], held=held, **residuals)
+
+
+def _copy(data: bytes, arrays: dict[str, np.ndarray]) -> Copy:
+    terms = read_terms(data)
+    return Copy(terms, arrays["held"], [arrays[f"held-{place}"] for place in range(len(terms.split.rest))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import INFO
 from typing import Any
 
@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import (
 from flwr.supercore import log
 
 from thinwire.errors import ConfigError
+from thinwire.flower.dropin.buffers import checked_patterns
 from thinwire.flower.dropin.exchange import Exchange, Limit, Taken
 from thinwire.flower.dropin.terms import DEFAULT, CodecLike, codec_of, describe
 from thinwire.flower.dropin.traffic import Dropped, Traffic
@@ -31,23 +32,27 @@ class Compressed(Strategy):
 
     strategy: FedAvg, FedProx, FedAdam, FedMedian, Krum, a wrapper for differential privacy, ...; it sees replies as
     if they had come uncoded. codec: of the updates; a codec, its id, or a configuration; `thin` unless given. It codes
-    the change of all arrays of real numbers but scalars as one vector; what else there is travels exactly, all in one
-    frame. `float32` without a downlink codec codes nothing, and the run is the same bit for bit. downlink: None sends
-    all arrays exactly; a codec sends steps of one sequence of global models to nodes that hold a version of it, and a
-    keyframe to others.
-    max_update_norm: replies that change more are dropped. Where clients clip, their clipping norm unless given: coding
-    comes after clipping and may exceed it.
+    the change of all weights, arrays of real numbers with at least one axis, as one vector; what else there is travels
+    exactly, all in one frame. `float32` without a downlink codec codes nothing, and the run is the same bit for bit.
+    downlink: None sends all arrays exactly; a codec sends steps of one sequence of global models to nodes that hold a
+    version of it, and a keyframe to others.
+    exact: buffers, which travel exactly, are arrays of whole numbers, arrays that hold an infinity, and those with
+    names such as running_var; for others give names or glob patterns, of the key or of record/key (`["*.centers"]`;
+    arrays without names have the keys "0", "1", ...). The nodes learn them from the server.
+    max_update_norm: replies whose weights change more are dropped. Where clients clip, their clipping norm unless
+    given: coding comes after clipping and may exceed it.
 
     dropped: every reply that was refused, with round, node and reason; the strategy sees an error in its place. A
     node that lost its global model is dropped for one round and gets a keyframe in the next. total: bytes so far;
-    those of a round are in the aggregated metrics, `thinwire-up-bytes` and so on, as sums.
+    those of a round are in the aggregated metrics, `thinwire-up-bytes` and so on, as sums, and `thinwire-up-nmse`, the
+    mean of what coding lost of each update. The log says once when a codec missed the error that it was asked for.
 
     >>> from flwr.serverapp.strategy import FedAvg
     >>> strategy = Compressed(FedAvg(), {"id": "stc", "keep": 0.01})
 
     Raises:
-        ConfigError: no such codec; or a strategy with a `start` of its own, whose loop would not run: derive it from
-            Compressed instead.
+        ConfigError: no such codec; a pattern of `exact` that names no array; or a strategy with a `start` of its own,
+            whose loop would not run: derive it from Compressed instead.
         TrainingError: in a round, when replies were refused and none is left.
     """
 
@@ -57,6 +62,7 @@ class Compressed(Strategy):
         codec: CodecLike = DEFAULT,
         *,
         downlink: CodecLike | None = None,
+        exact: Sequence[str] = (),
         max_update_norm: float | None = None,
     ) -> None:
         if not isinstance(strategy, Strategy) or type(strategy).start is not Strategy.start:
@@ -67,13 +73,14 @@ class Compressed(Strategy):
         self.strategy = strategy
         self.codec = codec_of(codec, "codec")
         self.downlink = None if downlink is None else codec_of(downlink, "downlink")
+        self.exact = checked_patterns("exact", exact)
         self.max_update_norm = max_update_norm
         self._begin()
 
     def _begin(self) -> None:
         self.dropped: list[Dropped] = []
         self.total = Traffic()
-        self._exchange = Exchange(self.codec, self.downlink)
+        self._exchange = Exchange(self.codec, self.downlink, self.exact)
 
     def start(self, *args: Any, **kwargs: Any) -> Result:
         """A run from the beginning: `Strategy.start`, and what it has cost."""
@@ -103,7 +110,7 @@ class Compressed(Strategy):
         taken = self._take(server_round, replies)
         arrays, metrics = self.strategy.aggregate_train(server_round, taken.messages)
         if arrays is not None:
-            self._exchange.accept(server_round, taken.nodes)
+            self._exchange.accept(server_round, taken)
         return arrays, self._counted(server_round, "train", metrics)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -12,11 +12,14 @@ from thinwire.codecs import Codec, Float32, from_config, tag, to_config
 from thinwire.codecs.config import require
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.flower.dropin.manifest import Manifest, Plain, from_json, from_plain, to_json, to_plain
+from thinwire.flower.dropin.runs import numbers, runs
 from thinwire.flower.dropin.split import Split, downward, upward
 from thinwire.frame import Frame, Section
 
 CodecLike = Codec | str | Mapping[str, Any]
 DEFAULT = "thin"
+FORMAT = 2  # of the pair's frames: with it terms, steps and updates are read
+NEEDED = {"format", "records", "uplink"}
 
 
 def codec_of(codec: CodecLike, where: str) -> Codec:
@@ -29,18 +32,23 @@ def codec_of(codec: CodecLike, where: str) -> Codec:
 
 @dataclass(frozen=True)
 class Terms:
-    """Arrays of a broadcast, and the codecs that updates and steps are in (None: broadcasts are not coded)."""
+    """Arrays of a broadcast, and the codecs that updates and steps are in (None: broadcasts are not coded).
+
+    exact: numbers of the arrays that are no weights, ascending.
+    """
 
     manifest: Manifest
     uplink: Codec
     downlink: Codec | None = None
+    exact: tuple[int, ...] = ()
 
     @cached_property
     def data(self) -> bytes:
         """As JSON: what travels in a keyframe."""
         codecs = {"uplink": self.uplink, "downlink": self.downlink}
         configs = {name: to_config(codec) for name, codec in codecs.items() if codec}
-        return to_json({"records": to_plain(self.manifest), **configs})
+        exact = {"exact": runs(self.exact)} if self.exact else {}
+        return to_json({"format": FORMAT, "records": to_plain(self.manifest), **configs, **exact})
 
     @cached_property
     def digest(self) -> bytes:
@@ -50,7 +58,7 @@ class Terms:
     @cached_property
     def split(self) -> Split:
         """Which arrays of a broadcast are coded."""
-        return downward(self.manifest, self.downlink)
+        return downward(self.manifest, frozenset(self.exact)) if self.downlink else Split(self.manifest, ())
 
     def split_reply(self, reply: Manifest) -> tuple[Split, tuple[int, ...]]:
         """Which arrays of a reply are coded, and numbers of those received that they are coded against.
@@ -59,7 +67,7 @@ class Terms:
         """
         if self.uplink == Float32() and self.downlink is None:
             return Split(reply, ()), ()
-        return upward(self.manifest, reply)
+        return upward(self.manifest, reply, frozenset(self.exact))
 
     @property
     def tag(self) -> int:
@@ -70,10 +78,18 @@ class Terms:
 def read_terms(data: bytes) -> Terms:
     """Terms of JSON from the network; DecodeError names what is wrong."""
     plain = from_json(data)
-    if not isinstance(plain, dict) or not {"records", "uplink"} <= set(plain) <= {"records", "uplink", "downlink"}:
-        raise DecodeError("terms: an object of records, uplink and downlink expected")
+    if not isinstance(plain, dict):
+        raise DecodeError("terms: an object expected")
+    if (found := plain.get("format", 1)) != FORMAT:
+        raise DecodeError(
+            f"terms: of format {found!r:.20}, this thinwire knows {FORMAT}: the two ends differ in version"
+        )
+    if not NEEDED <= set(plain) <= NEEDED | {"downlink", "exact"}:
+        raise DecodeError("terms: an object of format, records and uplink expected, downlink and exact allowed")
+    manifest = from_plain(plain["records"])
     downlink = _codec(plain["downlink"]) if "downlink" in plain else None
-    return Terms(from_plain(plain["records"]), _codec(plain["uplink"]), downlink)
+    exact = numbers("terms", plain.get("exact", []), len(manifest.items))
+    return Terms(manifest, _codec(plain["uplink"]), downlink, tuple(exact))
 
 
 def _codec(plain: Plain) -> Codec:

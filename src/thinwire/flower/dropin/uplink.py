@@ -14,13 +14,18 @@ from thinwire import frame as frames
 from thinwire import rng
 from thinwire.codecs import Codec, Context, at, codec_name, tag
 from thinwire.errors import DecodeError, NeedKeyframe
+from thinwire.flower.dropin import coded, raw
+from thinwire.flower.dropin.buffers import fault
 from thinwire.flower.dropin.changes import changed, changes
 from thinwire.flower.dropin.downlink import Global
 from thinwire.flower.dropin.manifest import Manifest, from_json, to_json
 from thinwire.flower.dropin.records import Arrays
+from thinwire.flower.dropin.split import Split, twins
 from thinwire.flower.dropin.terms import Terms, describe, filled, opened
 from thinwire.frame import Frame, Kind, Section
 from thinwire.layout import Layout
+
+INFINITE = 0x7F800000  # float32's bits of it
 
 
 @dataclass(frozen=True)
@@ -51,40 +56,82 @@ class Residual:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A reply on its way up: the change (n,) float32 that is to be told, the codec's payload of it, the frame."""
+    """A reply on its way up: the change (n,) float32 that is to be told, what the server sees of it, the frame."""
 
     change: np.ndarray
-    payload: bytes
-    codec: Codec
-    context: Context
+    seen: np.ndarray
+    layout: Layout
     frame: bytes
 
     def lost(self, share: float = 1) -> Residual:
         """What the server will not see of the change, or a share of it."""
         with np.errstate(all="ignore"):
-            left = self.change - _decoded(self.payload, self.codec, self.context)
-        return Residual(self.context.layout.digest, left if share == 1 else np.float32(share) * left)
+            left = self.change - self.seen
+        return Residual(self.layout.digest, left if share == 1 else np.float32(share) * left)
 
 
 def encode(
     address: Address, terms: Terms, received: Arrays, manifest: Manifest, reply: Arrays, residual: Residual | None
 ) -> Update:
-    """A reply's arrays against those received. A residual of the same layout is added before coding."""
+    """A reply's arrays against those received. A residual of the same layout is added before coding.
+
+    TrainingError names an array that is not finite.
+    """
     split, base = terms.split_reply(manifest)
-    codec, context = _codec(terms, address), address.context(split.layout)
-    change = split.vector(reply, [received[number] for number in base])
+    before = [received[number] for number in base]
+    change = split.vector(reply, before)
     if residual is not None and residual.layout == split.layout.digest:
         change += residual.values
-    payload = codec.encode(change, context) if change.size else b""
-    parts = filled(
-        (Section.VALUES, payload), (Section.RAW, split.raw(reply)), (Section.CHANGES, _told(terms, manifest))
-    )
+    split.check("update", change, reply)
+    values, seen = _values(split, change, reply, before, _codec(terms, address), address)
+    twins = _twins(terms, split, received)
+    rest = raw.write(split.rest_items, [reply[number] for number in split.rest], twins)
+    parts = filled((Section.VALUES, values), (Section.RAW, rest), (Section.CHANGES, _told(terms, manifest)))
     frame = frames.write(Frame(Kind.UPDATE, address.run, address.round, tag(terms.uplink), terms.digest, parts))
-    return Update(change, payload, codec, context, frame)
+    return Update(change, seen, split.layout, frame)
+
+
+def _values(
+    split: Split, change: np.ndarray, reply: Arrays, before: Arrays, codec: Codec, address: Address
+) -> tuple[bytes, np.ndarray]:
+    """The change coded, behind the error of coding it, and what the server will see of it."""
+    if not split.coded:
+        return b"", change
+    context = address.context(split.layout)
+    data = coded.encode(change, coded.marks(change, split.layout, split.above(reply, before)), codec, context)
+    made = coded.decode(data, codec, context)
+    seen = made.values
+    for entry, mark, array in zip(split.layout, made.marks, before, strict=True):
+        if mark == coded.FLOOR:
+            seen[entry.slice] = np.maximum(seen[entry.slice], -array.ravel().astype(np.float64))
+    return _error_bytes(coded.error(change, seen)) + data, seen
+
+
+def _error_bytes(nmse: float) -> bytes:
+    """An error in two bytes: the upper half of a float32, rounded."""
+    with np.errstate(over="ignore"):
+        bits = int(np.float32(nmse).view(np.uint32))
+    return ((min(bits, INFINITE) + 0x8000) >> 16).to_bytes(2, "little")
+
+
+def _error(data: bytes) -> float:
+    bits = int.from_bytes(data, "little") << 16
+    if len(data) != 2 or bits > INFINITE:
+        raise DecodeError("update: no error of coding in front of the values")
+    return float(np.uint32(bits).view(np.float32))
 
 
 def _codec(terms: Terms, address: Address) -> Codec:
     return at(terms.uplink, max(0, address.round - 1))
+
+
+def _twins(terms: Terms, reply: Split, arrays: Arrays) -> list[np.ndarray | None]:
+    """What both ends hold of a reply's raw arrays: those of the broadcast, in the reply's dtypes."""
+    numbers = twins(terms.split, reply)
+    return [
+        None if number is None else raw.cast(arrays[number], item.dtype)
+        for item, number in zip(reply.rest_items, numbers, strict=True)
+    ]
 
 
 def _told(terms: Terms, manifest: Manifest) -> bytes:
@@ -94,10 +141,16 @@ def _told(terms: Terms, manifest: Manifest) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """A reply made whole."""
+    """A reply made whole.
+
+    still: names of the arrays that the node left as they were. error: NMSE of the coded change, as the node says;
+    None where nothing is coded.
+    """
 
     manifest: Manifest
     arrays: list[np.ndarray]
+    still: frozenset[tuple[str, str]]
+    error: float | None
 
 
 def decode(address: Address, model: Global, data: bytes) -> Reply:
@@ -116,9 +169,22 @@ def decode(address: Address, model: Global, data: bytes) -> Reply:
     if Section.CHANGES in parts:
         manifest = changed(manifest, from_json(parts[Section.CHANGES]))
     split, base = terms.split_reply(manifest)
-    change = _decoded(parts.get(Section.VALUES, b""), _codec(terms, address), address.context(split.layout))
-    arrays = split.join(change, parts.get(Section.RAW, b""), [model.arrays[number] for number in base])
-    return Reply(manifest, _finite(manifest, arrays))
+    change, error = _change(parts.get(Section.VALUES, b""), split, _codec(terms, address), address)
+    rest, held = raw.read(parts.get(Section.RAW, b""), split.rest_items, _twins(terms, split, model.arrays))
+    floor = [mark == coded.FLOOR for mark in change.marks]
+    arrays = split.join(change.values, rest, [model.arrays[number] for number in base], floor)
+    still = [number for number, mark in zip(split.coded, change.marks, strict=True) if mark == coded.STILL]
+    still += [number for number, same in zip(split.rest, held, strict=True) if same]
+    _check_numbers(model, manifest, arrays)
+    return Reply(manifest, arrays, frozenset(manifest.items[number].name for number in still), error)
+
+
+def _change(data: bytes, split: Split, codec: Codec, address: Address) -> tuple[coded.Change, float | None]:
+    if split.coded:
+        return coded.decode(data[2:], codec, address.context(split.layout)), _error(data[:2])
+    if data:
+        raise DecodeError(f"update: {len(data)} bytes for no coded array")
+    return coded.Change(np.empty(0, dtype=np.float32), ()), None
 
 
 def _check_codec(codec_tag: int, expected: Codec) -> None:
@@ -128,38 +194,9 @@ def _check_codec(codec_tag: int, expected: Codec) -> None:
         raise DecodeError(f"codec: the ClientApp codes with {found}, the strategy expects {describe(expected)}")
 
 
-def _decoded(payload: bytes, codec: Codec, context: Context) -> np.ndarray:
-    if context.layout.size:
-        return codec.decode(payload, context)
-    if payload:
-        raise DecodeError(f"update: {len(payload)} bytes for no coded array")
-    return np.empty(0, dtype=np.float32)
-
-
-def _finite(manifest: Manifest, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _check_numbers(model: Global, manifest: Manifest, arrays: Arrays) -> None:
+    known = model.terms.manifest.by_name
     for item, array in zip(manifest.items, arrays, strict=True):
-        if not np.isfinite(array).all():
-            raise DecodeError(f"update: {item.label} holds NaN or infinite entries")
-    return arrays
-
-
-def update_norm(model: Global, reply: Reply) -> float:
-    """Euclidean norm of what a reply changes; an array of a new name or shape is a change as a whole.
-
-    Whole numbers count where they stand for real ones.
-    """
-    squares = 0.0
-    for item, array in zip(reply.manifest.items, reply.arrays, strict=True):
-        number = model.terms.manifest.by_name.get(item.name)
-        before = np.zeros((), dtype=bool) if number is None else model.arrays[number]
-        if {array.dtype.kind, before.dtype.kind} & set("fc"):
-            squares += _square(array, before)
-    return float(np.sqrt(squares))
-
-
-def _square(array: np.ndarray, before: np.ndarray) -> float:
-    change = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    with np.errstate(over="ignore"):
-        if before.shape == array.shape:
-            change = change - before
-        return float((change * change.conj()).real.sum())
+        before = model.arrays[known[item.name]] if item.name in known else None
+        if wrong := fault(item, array, before):
+            raise DecodeError(f"update: {wrong}")
