@@ -179,6 +179,17 @@ def energy(x):  # type: ignore[no-untyped-def]
     return total
 
 
+@njit(cache=True)
+def distance(x, y):  # type: ignore[no-untyped-def]
+    """‖x − y‖² of two matrices, in float64."""
+    total = 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            off = np.float64(x[i, j]) - np.float64(y[i, j])
+            total += off * off
+    return total
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A piece with what it costs, and the model as it leaves it."""
