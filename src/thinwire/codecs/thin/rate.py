@@ -43,7 +43,7 @@ class _Point(NamedTuple):
 
     k: int
     off: float
-    bytes: float
+    size: float
     error: float
     pieces: list[Piece]
     stream: bytes | None
@@ -86,13 +86,13 @@ class _Trials:
 
     def met(self, point: _Point) -> bool:
         """Does a point meet the target?"""
-        return point.error < 1 and (point.error if self.rises else point.bytes) <= self.wanted
+        return point.error < 1 and (point.error if self.rises else point.size) <= self.wanted
 
     def _rank(self, point: _Point) -> tuple[float, ...]:
         """The least of it is the best point."""
         if self.met(point):
-            return (0, point.bytes, point.error) if self.rises else (0, point.error, point.bytes)
-        return (1, point.error, point.bytes) if self.rises else (1 + (point.error >= 1), point.bytes, point.error)
+            return (0, point.size, point.error) if self.rises else (0, point.error, point.size)
+        return (1, point.error, point.size) if self.rises else (1 + (point.error >= 1), point.size, point.error)
 
     def _measured(self, k: int, done: passes.Pass, exact: bool) -> _Point:
         """Bytes and error of a pass, estimated where that is enough to see on which side of the target it lies."""
@@ -171,9 +171,9 @@ def _fill(trials: _Trials, finer: _Point, n: int, one: int | None) -> None:
     """
     best = trials.best
     assert best
-    if trials.met(best) and (best.error < LITTLE or (one is None and best.bytes > GAP * trials.wanted)):
+    if trials.met(best) and (best.error < LITTLE or (one is None and best.size > GAP * trials.wanted)):
         return
-    low, high, kept = 0, n, n * trials.wanted / finer.bytes
+    low, high, kept = 0, n, n * trials.wanted / finer.size
     k = max((finer.k if one is None else one + passes.STEPS) - SURE, LOWEST)
     for left in range(MOST_PARTS, -1, -1):
         count = min(max(round(kept), low + 1), high - 1)
@@ -182,13 +182,13 @@ def _fill(trials: _Trials, finer: _Point, n: int, one: int | None) -> None:
         if not low < count < high:
             return
         point = trials.at(k, kept=count)
-        if point.bytes <= trials.wanted:
+        if point.size <= trials.wanted:
             low = count
-            if point.bytes > 0.97 * trials.wanted:
+            if point.size > 0.97 * trials.wanted:
                 return
         else:
             high = count
-        guess = count * trials.wanted / point.bytes
+        guess = count * trials.wanted / point.size
         kept = guess if low < guess < high and left % 2 else (low + high) / 2
 
 
@@ -208,7 +208,7 @@ def _round(at: Callable[[int], _Point], k: int, floor: int, top: int, rises: boo
             return
         coarse = (off > 0) == rises
         before, side = (high, max(side, 0) + 1) if coarse else (low, min(side, 0) - 1)
-        if before and not coarse and rises and abs(before.bytes - point.bytes) <= SAME * point.bytes:
+        if before and not coarse and rises and abs(before.size - point.size) <= SAME * point.size:
             return  # fine enough, and no cheaper for being coarser
         low, high = (low, point) if coarse else (point, high)
         if low and high:
