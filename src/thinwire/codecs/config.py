@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 from zlib import crc32
 
-from thinwire.codecs.base import Codec
+from thinwire.codecs.base import CARRIED, Codec, carries
 from thinwire.errors import ConfigError
 from thinwire.settings import record
 
@@ -45,10 +45,20 @@ def _nested(value: Any, classes: Mapping[str, type[Codec]]) -> Any:
     return [_nested(item, classes) for item in value] if isinstance(value, list | tuple) else value
 
 
+EXAMPLES = {
+    "float32": "thin, topk, eden or float16 for example",
+    "uint8": "mask, gaps or bitmap for example",
+    "uint32": "votes, huffman or raw for example",
+}
+
+
 def require(field: str, codec: Any, dtype: str) -> None:
-    """ConfigError unless a field holds a codec for arrays of this dtype."""
+    """ConfigError unless a field holds a codec for arrays of this dtype, signs and all; it names some."""
     if isinstance(codec, type) or not isinstance(codec, Codec) or codec.dtype != dtype:
-        raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays")
+        raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays, {EXAMPLES[dtype]}")
+    if carries(codec) != CARRIED[dtype]:
+        allowed = f"a codec for {CARRIED[dtype]}, {EXAMPLES[dtype]}: {codec.id} is for {carries(codec)}"
+        raise ConfigError(field, codec.id, allowed)
 
 
 @lru_cache(maxsize=64)

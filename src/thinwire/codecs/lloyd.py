@@ -37,6 +37,9 @@ def _label(x, centres, labels):  # type: ignore[no-untyped-def]
     """Nearest of ±centres, K of them, a power of two: labels ascend with the value.  -> Σ (x − x̂)²."""
     number, error = centres.size, 0.0
     thresholds = ((centres[:-1].astype(np.float64) + centres[1:]) / 2).astype(np.float32)
+    for j in range(number - 1):
+        if thresholds[j] == 0 < centres[j + 1]:
+            thresholds[j] = centres[j + 1]  # the least float32: its half would count as 0
     for i in range(x.size):
         a, j, step = abs(x[i]), 0, number >> 1
         while step:
