@@ -311,8 +311,9 @@ def test_codecs_without_a_schedule_stay_what_they_are(codec):
         assert at(codec, 7) == codec
 
 
-@pytest.mark.parametrize("nest", [Pooled, Each, Prune, ByRole, TopK, lambda codec: Shortest((Float16(), codec))])
-def test_what_loses_signs_is_refused_for_updates(nest):
+@pytest.mark.parametrize("kind", [Pooled, Each, Prune, TopK, ByRole, Shortest])
+def test_what_loses_signs_is_refused_for_updates(kind):
     """And the one line names what could be meant."""
+    field = {ByRole: {"rest": LogScale()}, Shortest: {"codecs": (Float16(), LogScale())}}
     with pytest.raises(ConfigError, match=r"= 'logscale': a codec for updates, thin, .*: logscale is for magnitudes"):
-        nest(LogScale())
+        kind(**field.get(kind, {"values": LogScale()}))

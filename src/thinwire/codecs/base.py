@@ -32,7 +32,7 @@ class Codec(Protocol):
     """Array to bytes and back. `id` names a byte format: changed bytes, new id. Every field has a default.
 
     A class may have `carries`, what its arrays are: updates (signed weights), masks, counts, or magnitudes, which have
-    no sign. Without it the dtype decides.
+    no sign; without it the dtype decides. `exact`: true if every bit comes back. `missed`: see `codecs.missed`.
     """
 
     id: ClassVar[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from thinwire.codecs.base import Codec
+from thinwire.codecs.base import Codec, Context
 
 
 def nmse(x: np.ndarray, decoded: np.ndarray) -> float:
@@ -33,3 +33,19 @@ def missed(codec: Codec, nmse: float, payload_bytes: int, n: int) -> str:
     """
     says = getattr(codec, "missed", None)
     return says(nmse, payload_bytes, n) if says else ""
+
+
+def fidelity(
+    codec: Codec, x: np.ndarray, payload: bytes, context: Context, decoded: np.ndarray | None = None
+) -> dict[str, float]:
+    """What an update lost on its way, as a client's metrics: `nmse`, and `missed` (0 or 1) for a codec with a target.
+
+    decoded: what the payload decodes to, where that is known already. A codec with a true `exact` costs nothing.
+    """
+    if getattr(codec, "exact", False):
+        return {"nmse": 0.0}
+    back = codec.decode(payload, context) if decoded is None else decoded
+    found = {"nmse": nmse(x, back)}
+    if hasattr(codec, "missed"):
+        found["missed"] = float(bool(missed(codec, found["nmse"], len(payload), x.size)))
+    return found

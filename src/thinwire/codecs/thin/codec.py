@@ -117,6 +117,11 @@ class Thin:
         wanted = self.bits if self.bits is not None else wanted
         return Encoded(payload, found.nmse, "bits" if self.bits is not None else target, wanted, got, found.passes)
 
+    @property
+    def exact(self) -> bool:
+        """Does every bit come back?"""
+        return self.lossless
+
     def missed(self, nmse: float, payload_bytes: int, n: int) -> str:
         """Why a payload for n entries, decoded with this error, misses the target; empty where it meets it."""
         target, wanted = self._target(n)
