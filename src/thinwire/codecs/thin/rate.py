@@ -158,10 +158,13 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
 
 
 def _one_level(sources: Sequence[Source], whole: float) -> int | None:
-    """The k of the step at which all entries are 0 or ±1 level; None where they have more than one magnitude."""
+    """The k of a step at which all entries are 0 or ±1 level; None where they have more than one magnitude.
+
+    A quarter of an octave below their mean magnitude: each is surely worth its bits, and level 1 can stand for it.
+    """
     total = sum(float(np.abs(source.x).sum(dtype=np.float64)) for source in sources)
     count = sum(int(np.count_nonzero(source.x)) for source in sources)
-    return round(passes.STEPS * log2(total / count)) if whole * count <= FLAT * total**2 else None
+    return round(passes.STEPS * (log2(total / count) - 0.25)) if whole * count <= FLAT * total**2 else None
 
 
 def _fill(trials: _Trials, finer: _Point, n: int, one: int | None) -> None:
@@ -174,7 +177,7 @@ def _fill(trials: _Trials, finer: _Point, n: int, one: int | None) -> None:
     if trials.met(best) and (best.error < LITTLE or (one is None and best.size > GAP * trials.wanted)):
         return
     low, high, kept = 0, n, n * trials.wanted / finer.size
-    k = max((finer.k if one is None else one + passes.STEPS) - SURE, LOWEST)
+    k = max(finer.k - SURE if one is None else one - passes.STEPS // 4, LOWEST)
     for left in range(MOST_PARTS, -1, -1):
         count = min(max(round(kept), low + 1), high - 1)
         if not left and not low:  # nothing fits yet
