@@ -22,6 +22,7 @@ SAME = 0.001  # relative difference of bytes below which a coarser step saves no
 GAP = 0.9  # share of a size below which the rest of it is worth a search for a part of the finer levels
 LITTLE = 1e-3  # error below which it is not
 FLAT = 1.15  # mean square of the entries that are not 0 over their squared mean magnitude: below, they are about ±c
+SIGNS = 0.75  # error from which on a part of ±c costs less than all of it: f + H(f) < 1 bit, f = 0.23 of the entries
 SURE = 3 * passes.STEPS // 2  # a step finer by that sends each entry of the part, however few they are
 SHORT = 5000  # bytes of a stream
 HEADER = 3  # bytes: effort and length, step
@@ -142,6 +143,10 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     aim = log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0
     one = _one_level(sources, whole)
     start = round(passes.STEPS * (log2(whole / n) / 2 + aim)) if one is None else one
+    if rises and one is not None and wanted <= SIGNS and all(source.known.shared is None for source in sources):
+        first = trials.at(one)
+        if trials.met(first):
+            return Found(first.k, first.pieces, first.error, trials.count)
     _round(trials.at, start, finest, top, rises)
     if rises and trials.finer is None:  # no step tried was fine enough
         _round(trials.at, finest, finest, top, rises)
