@@ -12,7 +12,7 @@ from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.thin import lossless, passes, rate
-from thinwire.codecs.thin.rate import HEADER
+from thinwire.codecs.thin.trials import HEADER
 from thinwire.errors import ConfigError, DecodeError
 
 LOSSLESS = 3  # the effort after those of the speeds
