@@ -29,6 +29,7 @@ class Show:
         self.rounds, self.to_go_on = rounds, to_go_on
         self.done: dict[str, int] = {}  # the last round shown of each run, by its name
         self.diverged: set[str] = set()  # runs of which it has been said
+        self.warned: set[str] = set()  # runs of which a missed target was said
         self.shown, self.began = 0, 0.0  # rounds shown, and when the first of them was
 
     def __enter__(self) -> Show:
@@ -51,7 +52,7 @@ class Show:
         accuracy = f"{'–':>7}" if entry.accuracy is None else f"{100 * entry.accuracy:5.2f} %"
         text = (
             f"accuracy {accuracy}  up {entry.up_bpp:.3f} bpp  down {entry.down_bpp:.3f} bpp  "
-            f"{human_bytes(entry.total_bytes)} so far"
+            f"{_error(entry)}{human_bytes(entry.total_bytes)} so far"
         )
         self.done[name] = entry.round
         which = f"{name}: " if name else ""
@@ -61,6 +62,9 @@ class Show:
         if entry.diverged and name not in self.diverged:
             self.diverged.add(name)
             self.console.print(which + divergence(entry.round), markup=False)
+        if entry.missed and name not in self.warned:
+            self.warned.add(name)
+            self.console.print(f"{which}{missed_target(entry)}", markup=False)
         if entry.skipped:
             self.console.print(f"{which}round {entry.round} skipped: {entry.skipped}", markup=False)
         for drop in entry.dropped:
@@ -73,6 +77,19 @@ class Show:
         self.shown, self.began = before + 1, self.began or now
         to_go = self.rounds - sum(self.done.values())
         return f"  {(now - self.began) / before * to_go:.0f} s left" if before else ""
+
+
+def _error(entry: Any) -> str:
+    """The mean error of a round's updates; empty where all were exact, or none was measured."""
+    return f"error {entry.nmse:.3g}  " if entry.nmse else ""
+
+
+def missed_target(entry: Any) -> str:
+    """The one warning of a run whose uplink codec misses what it was asked for."""
+    return (
+        f"warning: round {entry.round}: {entry.missed} of {entry.clients} updates missed the target of the uplink "
+        f"codec, largest error {entry.worst_nmse or 0:.3g}; rounds.jsonl has `missed` for every round"
+    )
 
 
 def print_result(out: Path) -> None:

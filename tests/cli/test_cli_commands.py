@@ -402,7 +402,20 @@ def test_inspect_refuses(thin, folder):
     ("command", "words"),
     [
         ("methods", ["fedpm", "FedPM: freeze random weights", "fedavg", "fedpm-authors", "preset of fedpm"]),
-        ("codecs", ["mask", "votes", "float32", "float16", "bfloat16", "uint8", "uint32"]),
+        (
+            "codecs",
+            [
+                "updates, float32",
+                "magnitudes, float32",
+                "mask",
+                "votes",
+                "float32",
+                "float16",
+                "bfloat16",
+                "uint8",
+                "uint32",
+            ],
+        ),
         ("models", ["linear", "mlp", "lenet", "conv4", "1,933,258", "conv10", "19,197,092"]),
         ("datasets", ["digits", "mnist", "cifar10", "tinyshakespeare"]),
     ],

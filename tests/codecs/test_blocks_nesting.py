@@ -24,6 +24,7 @@ from thinwire.codecs import (
     Huffman,
     KMeans,
     Lloyd,
+    LogScale,
     Mask,
     Members,
     Pooled,
@@ -308,3 +309,11 @@ def test_m22_passes_its_schedule_down_to_lloyd():
 def test_codecs_without_a_schedule_stay_what_they_are(codec):
     if "magnitude=((" not in repr(codec):
         assert at(codec, 7) == codec
+
+
+@pytest.mark.parametrize("kind", [Pooled, Each, Prune, TopK, ByRole, Shortest])
+def test_what_loses_signs_is_refused_for_updates(kind):
+    """And the one line names what could be meant."""
+    field = {ByRole: {"rest": LogScale()}, Shortest: {"codecs": (Float16(), LogScale())}}
+    with pytest.raises(ConfigError, match=r"= 'logscale': a codec for updates, thin, .*: logscale is for magnitudes"):
+        kind(**field.get(kind, {"values": LogScale()}))

@@ -17,10 +17,12 @@ from thinwire.codecs import (
     Float32,
     Gaps,
     KMeans,
+    Lloyd,
     Mask,
     Pooled,
     Ternary,
     TopK,
+    Uniform,
     Votes,
     bits,
     varint,
@@ -135,16 +137,33 @@ def test_positions_are_coded_by_classes_of_the_magnitude():
 
 
 @pytest.mark.parametrize("scope", ["tensor", "global"])
-def test_another_number_of_marks_is_refused(scope):
+def test_more_marks_than_may_be_kept_are_refused(scope):
     context, codec = Context(LAYOUT), TopK(0.1, scope, Float32(), Bitmap())
     mask = largest(mixed(), 0.1, scope, LAYOUT)
-    for at in (np.argmax(mask), np.argmin(mask)):
-        other = mask.copy()
-        other[at] ^= 1
-        positions = Bitmap().encode(other, context)
-        payload = varint.write([len(positions)]) + positions + bytes(4 * int(other.sum()))
-        with pytest.raises(DecodeError, match=r"topk: \d+ entries of \d+ are marked, not \d+"):
-            codec.decode(payload, context)
+    mask[np.argmin(mask)] = 1
+    positions = Bitmap().encode(mask, context)
+    payload = varint.write([len(positions)]) + positions + bytes(4 * int(mask.sum()))
+    with pytest.raises(DecodeError, match=r"topk: \d+ entries of \d+ are marked, at most \d+ are kept"):
+        codec.decode(payload, context)
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+@pytest.mark.parametrize("values", [Float32(), Ternary(), KMeans(), Lloyd(bits=1, magnitude=2.0), Uniform(bits=1)])
+def test_an_entry_that_is_0_is_never_kept(scope, values):
+    """A tensor of zeros, one with fewer entries that are not 0 than may be kept, one with more."""
+    layout = Layout.of({"none": (40,), "few": (10, 10), "many": (100,)})
+    x = np.concatenate([np.zeros(40), np.where(np.arange(100) % 25 == 3, gaussian(100), 0), gaussian(100, 1)])
+    x, codec = x.astype(np.float32), TopK(0.6, scope, values)
+    back = codec.decode(codec.encode(x, Context(layout)), Context(layout))
+    assert not back[x == 0].any()
+    assert (back != 0).sum() == (64 if scope == "tensor" else 104)
+
+
+def test_zeros_that_a_writer_marks_are_read():
+    """As writers did while the reader asked for an exact number."""
+    context, codec = Context(Layout.of({"a": (4,)})), TopK(0.5, "tensor", Float32(), Bitmap())
+    payload = varint.write([1]) + b"\5" + np.array([7, 0], "<f4").tobytes()
+    assert codec.decode(payload, context).tolist() == [7, 0, 0, 0]
 
 
 @pytest.mark.parametrize("keep", [0, -0.1, 1.1, float("nan"), float("inf")])

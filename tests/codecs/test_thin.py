@@ -90,15 +90,15 @@ def test_the_error_is_met(target, speed):
     got = Thin(nmse=target, speed=speed).encoded(x, Context(LAYOUT))
     back = Thin().decode(got.payload, Context(LAYOUT))
     assert nmse(x, back) == pytest.approx(got.nmse, rel=1e-4)
-    assert got.reached == (abs(got.nmse - target) <= 0.02 * target)
-    assert got.nmse == pytest.approx(target, rel=0.06)
+    assert got.reached
+    assert 0.94 * target <= nmse(x, back) <= target
 
 
-def test_an_error_that_what_is_shared_undercuts_is_said_to_be_missed():
+def test_an_error_that_what_is_shared_undercuts_is_met():
     x, _ = an_update()
     got = Thin(nmse=0.5).encoded(x, Context(LAYOUT, 0.5 * x))
     assert got.nmse < 0.01
-    assert not got.reached
+    assert got.reached
     assert len(got.payload) < 20
 
 
@@ -106,8 +106,8 @@ def test_an_error_that_what_is_shared_undercuts_is_said_to_be_missed():
 def test_the_size_is_met(wanted):
     x, shared = an_update()
     got = Thin(bytes=wanted).encoded(x, Context(LAYOUT, shared))
-    assert len(got.payload) == pytest.approx(wanted, rel=0.04)
-    assert got.reached == (abs(len(got.payload) - wanted) <= 0.02 * wanted)
+    assert 0.96 * wanted <= len(got.payload) <= wanted
+    assert got.reached
     bits = 8 * wanted / LAYOUT.size
     same = Thin(bits=bits).encoded(x, Context(LAYOUT, shared))
     assert same.payload == got.payload
@@ -116,15 +116,70 @@ def test_the_size_is_met(wanted):
 
 def test_what_cannot_be_reached_is_said():
     x, _ = an_update()
-    got = Thin(bytes=1).encoded(x, Context(LAYOUT))
+    context, codec = Context(LAYOUT), Thin(bytes=1)
+    got = codec.encoded(x, context)
     assert not got.reached
     assert len(got.payload) < 12
+    assert got.reason == f"thin: bytes {len(got.payload)}, at most 1 wanted: the least payload found is larger"
+    assert codec.missed(got.nmse, len(got.payload), x.size) == got.reason
+    assert nmse(x, codec.decode(got.payload, context)) < 1, "something is sent"
+    exact = Thin(nmse=1e-16).encoded(x, context)
+    assert not exact.reached
+    assert "nmse" in exact.reason
+    assert Thin(nmse=1e-16).missed(exact.nmse, len(exact.payload), x.size) == exact.reason
+
+
+# Updates of one magnitude: one step, and all of their entries become levels or 0.
+
+SMALL = Layout.of({"fc": (16, 24), "bias": (16,)})
+SIGNS = np.where(np.random.default_rng(0).random(SMALL.size) < 0.5, 1, -1).astype(np.float32)
+ONE_MAGNITUDE = {
+    "constant": np.full(SMALL.size, 0.3, np.float32),
+    "signs": np.float32(1e-3) * SIGNS,
+    "0 or c": np.where(SIGNS > 0, np.float32(0.3), 0),
+    "one": np.eye(1, SMALL.size, 7, dtype=np.float32)[0],
+    "nearly": (SIGNS * (1 + 0.01 * np.random.default_rng(1).standard_normal(SMALL.size))).astype(np.float32),
+}
+one_magnitude = pytest.mark.parametrize("x", ONE_MAGNITUDE.values(), ids=list(ONE_MAGNITUDE))
+
+
+@one_magnitude
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_the_finer_side_of_a_gap_meets_an_error(x, speed):
+    for target in (0.9, 0.2, 0.05, 0.01, 1e-4):
+        got = Thin(nmse=target, speed=speed).encoded(x, Context(SMALL))
+        assert nmse(x, Thin().decode(got.payload, Context(SMALL))) <= target
+        assert got.reached
+        assert target < 0.01 or len(got.payload) < x.size / 8 + 40, "a sign an entry is enough"
+
+
+@one_magnitude
+def test_a_size_in_a_gap_is_used(x):
+    for wanted in (12, 25, 40, 80):
+        got = Thin(bytes=wanted).encoded(x, Context(SMALL))
+        left = nmse(x, Thin().decode(got.payload, Context(SMALL)))
+        assert got.reached
+        assert 0.75 * wanted < len(got.payload) <= wanted or (left < 1e-3 and len(got.payload) <= wanted)
+
+
+@one_magnitude
+@pytest.mark.parametrize("target", [{}, {"nmse": 0.9}, {"bits": 0.8}, {"bytes": 60}], ids=str)
+def test_all_mass_of_a_constant_step_arrives_under_error_feedback(x, target):
+    """The residual stops growing: what a round adds is sent some rounds later, whatever the target."""
+    context, codec, rounds = Context(SMALL), Thin(**target), 30
+    share = np.sqrt(target.get("nmse", 0.05)) if target.keys() <= {"nmse"} else 0.87
+    residual, arrived = np.zeros_like(x), np.zeros(x.size)
+    for _ in range(rounds):
+        back = codec.decode(codec.encode(x + residual, context), context)
+        residual, arrived = x + residual - back, arrived + back
+        assert np.linalg.norm(residual) <= 1.01 * share / (1 - share) * np.linalg.norm(x)
+    assert float(arrived @ x) > 0.7 * rounds * float(x @ x)
 
 
 @pytest.mark.slow
 def test_two_hundred_targets():
-    """Random updates, random targets: met within 2 %, but for sizes of a few bytes, and never without saying so."""
-    draw, missed = np.random.default_rng(0), 0
+    """Random updates, random targets: each is met, and nearly all with at most 2 % to spare."""
+    draw, loose = np.random.default_rng(0), 0
     for seed in range(200):
         rows, cols = (int(n) for n in draw.integers(20, 300, 2))
         layout = Layout.of({"conv": (8, 8, 3, 3), "fc": (rows, cols), "bias": (rows,)})
@@ -139,11 +194,12 @@ def test_two_hundred_targets():
         got = Thin(**{kind: value}).encoded(x, context)
         back = Thin().decode(got.payload, context)
         reached = {"nmse": nmse(x, back), "bits": 8 * len(got.payload) / x.size, "bytes": len(got.payload)}[kind]
-        assert got.got == pytest.approx(reached, rel=1e-3), (seed, kind, value)
-        assert got.reached == (abs(got.got - value) <= 0.02 * value), (seed, kind, value, reached)
-        missed += not got.reached
-    print(missed, "of 200 missed by more than 2 %")
-    assert missed <= 6
+        assert got.got == pytest.approx(reached, rel=1e-6), (seed, kind, value)
+        assert reached <= value, (seed, kind, value, reached)
+        assert got.reached
+        loose += reached < 0.98 * value
+    print(loose, "of 200 end more than 2 % below")
+    assert loose <= 16
 
 
 # What it gains.

@@ -8,7 +8,7 @@ import torch
 from toyworld import Tied, World, batch_norm, blobs, build, two_layers, wide
 
 from thinwire import frame as frames
-from thinwire.codecs import BFloat16, Context, Float16, Float32, Mask, tag
+from thinwire.codecs import BFloat16, Context, Float16, Float32, LogScale, Mask, tag
 from thinwire.errors import ConfigError, DecodeError, TrainingError
 from thinwire.frame import Kind, Section
 from thinwire.methods import Data, Update
@@ -213,6 +213,12 @@ def test_a_client_whose_seed_makes_other_weights_asks_for_their_values():
 def test_a_mask_codec_is_refused(side):
     with pytest.raises(ConfigError, match=f"{side} = 'mask': a codec for float32 arrays, float32 for example"):
         build("fedavg", **{side: Mask()})
+
+
+@pytest.mark.parametrize("side", ["uplink", "downlink"])
+def test_a_codec_that_loses_signs_is_refused(side):
+    with pytest.raises(ConfigError, match=f"{side} = 'logscale': a codec for updates, thin, .* is for magnitudes"):
+        build("fedavg", **{side: LogScale()})
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinwire.codecs import config
-from thinwire.codecs.base import Codec, Context
+from thinwire.codecs.base import Codec, Context, carries
 from thinwire.codecs.byrole import ByRole
 from thinwire.codecs.combine import Each, Prune, Shortest
 from thinwire.codecs.config import at, tag, to_config
 from thinwire.codecs.dense import BFloat16, Float16, Float32
 from thinwire.codecs.eden import Drive, Eden
+from thinwire.codecs.error import fidelity, missed, nmse
 from thinwire.codecs.fp8 import FP8
 from thinwire.codecs.kmeans import KMeans
 from thinwire.codecs.labels import Huffman, Members, Raw
@@ -45,7 +46,8 @@ _ALL: tuple[type[Codec], ...] = (
 CODECS: dict[str, type[Codec]] = {codec.id: codec for codec in _ALL}
 
 __all__ = [
-    "CODECS", "Codec", "Context", "Part", "at", "codec_name", "from_config", "parts", "tag", "to_config", "traced",
+    "CODECS", "Codec", "Context", "Part", "at", "carries", "codec_name", "fidelity", "from_config", "missed",
+    "nmse", "parts", "tag", "to_config", "traced",
     *sorted(codec.__name__ for codec in _ALL),
 ]  # fmt: skip
 

@@ -24,9 +24,16 @@ class Context:
     seed: int = 0
 
 
+CARRIED = {"float32": "updates", "uint8": "masks", "uint32": "counts"}  # unless a codec says otherwise
+
+
 @runtime_checkable
 class Codec(Protocol):
-    """Array to bytes and back. `id` names a byte format: changed bytes, new id. Every field has a default."""
+    """Array to bytes and back. `id` names a byte format: changed bytes, new id. Every field has a default.
+
+    A class may have `carries`, what its arrays are: updates (signed weights), masks, counts, or magnitudes, which have
+    no sign; without it the dtype decides. `exact`: true if every bit comes back. `missed`: see `codecs.missed`.
+    """
 
     id: ClassVar[str]
     dtype: ClassVar[str]  # of the arrays it takes and gives: float32 (weights), uint8 (masks), uint32 (votes)
@@ -39,6 +46,11 @@ class Codec(Protocol):
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) array; a hostile payload raises DecodeError or gives an array of the right size, nothing else."""
+
+
+def carries(codec: Codec | type[Codec]) -> str:
+    """What a codec is for: updates, masks, counts or magnitudes."""
+    return getattr(codec, "carries", None) or CARRIED.get(codec.dtype, codec.dtype)
 
 
 def checked(x: np.ndarray, dtype: Any, context: Context) -> np.ndarray:

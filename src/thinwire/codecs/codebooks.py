@@ -92,13 +92,13 @@ def _moment(a: np.ndarray | float, shape: np.ndarray | float, cut: np.ndarray | 
     return np.asarray(np.exp(gammaln(b) - gammaln(a)) * gammaincc(b, cut) / gammaincc(a, cut))
 
 
-def solve(law: Law, magnitude: float, bits: int) -> np.ndarray:
-    """The 2ᴿ⁻¹ positive Lloyd–Max centres, ascending, in units of the law's scale.
+def solve(law: Law, magnitude: float, bits: int, less: int = 0) -> np.ndarray:
+    """The 2ᴿ⁻¹ − `less` positive Lloyd–Max centres, ascending, in units of the law's scale.
 
     Newton's method on c − centroid(c) = 0, whose derivative is tridiagonal, from the companding points; a step that
     would leave the order of the centres is replaced by a step of Lloyd's own iteration.
     """
-    c = law.companding(magnitude, 2 ** (bits - 1))
+    c = law.companding(magnitude, 2 ** (bits - 1) - less)
     for _ in range(100):
         edges = np.concatenate([[law.start()], (c[1:] + c[:-1]) / 2, [np.inf]])
         target = law.centroids(edges, magnitude)
@@ -132,10 +132,10 @@ def fit(family: str, least: float, mean: float, square: float) -> tuple[int, int
 
 
 @lru_cache(maxsize=4096)
-def codebook(family: str, shape: int, cut: int, magnitude: float, bits: int) -> np.ndarray:
-    """Centres (2ᴿ⁻¹,) of the law at these grid points, in units of E|x| − t above t."""
+def codebook(family: str, shape: int, cut: int, magnitude: float, bits: int, less: int = 0) -> np.ndarray:
+    """Centres (2ᴿ⁻¹ − `less`,) of the law at these grid points, in units of E|x| − t above t."""
     law = Law(family, float(SHAPES[shape]), float(_table(family)[0][shape, cut]))
-    centres = (solve(law, magnitude, bits) - law.start()) / (law.moment(1) - law.start())
+    centres = (solve(law, magnitude, bits, less) - law.start()) / (law.moment(1) - law.start())
     centres.setflags(write=False)
     return centres
 

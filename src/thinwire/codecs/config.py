@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 from zlib import crc32
 
-from thinwire.codecs.base import Codec
+from thinwire.codecs.base import CARRIED, Codec, carries
 from thinwire.errors import ConfigError, one_of
 from thinwire.settings import record
 
@@ -39,7 +39,7 @@ def from_config(
     """
     name = str(config.get("id"))
     if name not in classes:
-        fitting = sorted(key for key, kind in classes.items() if dtype in ("", kind.dtype))
+        fitting = sorted(key for key, kind in classes.items() if not dtype or carries(kind) == CARRIED[dtype])
         raise ConfigError("codec id", name, one_of(name, fitting))
     dtypes = {field.name: _dtype(field) for field in fields(classes[name])}  # type: ignore[arg-type]
     values = {key: _nested(value, classes, dtypes.get(key, "")) for key, value in config.items() if key != "id"}
@@ -60,10 +60,20 @@ def _nested(value: Any, classes: Mapping[str, type[Codec]], dtype: str) -> Any:
     return [_nested(item, classes, dtype) for item in value] if isinstance(value, list | tuple) else value
 
 
+EXAMPLES = {
+    "float32": "thin, topk, eden or float16 for example",
+    "uint8": "mask, gaps or bitmap for example",
+    "uint32": "votes, huffman or raw for example",
+}
+
+
 def require(field: str, codec: Any, dtype: str) -> None:
-    """ConfigError unless a field holds a codec for arrays of this dtype."""
+    """ConfigError unless a field holds a codec for arrays of this dtype, signs and all; it names some."""
     if isinstance(codec, type) or not isinstance(codec, Codec) or codec.dtype != dtype:
-        raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays")
+        raise ConfigError(field, getattr(codec, "id", codec), f"a codec for {dtype} arrays, {EXAMPLES[dtype]}")
+    if carries(codec) != CARRIED[dtype]:
+        allowed = f"a codec for {CARRIED[dtype]}, {EXAMPLES[dtype]}: {codec.id} is for {carries(codec)}"
+        raise ConfigError(field, codec.id, allowed)
 
 
 @lru_cache(maxsize=64)

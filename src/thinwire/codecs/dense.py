@@ -28,6 +28,7 @@ class Float32:
 
     id: ClassVar[str] = "float32"
     dtype: ClassVar[str] = "float32"
+    exact: ClassVar[bool] = True
 
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """4 n bytes."""

@@ -44,6 +44,10 @@ class KMeans:
     clusters: k, 1 to 256. iterations: at most so many. start: "quantile", cⱼ = the value of rank ⌊(j + ½) n / k⌋, or
     "linspace", equidistant from min to max. labels: the codec of the labels.
 
+    Where at least 1 / k of a tensor's entries are 0 and the start is "quantile", one centroid is 0 and the others are
+    those of the other entries: 0 comes back as 0. With "linspace", the start of FedZip's authors, it is the mean of its
+    cluster.
+
     Payload: varint length of the coded labels; these, 0 … k − 1 by ascending centroid; for each tensor that has entries
     the centroids of the clusters that have entries, ascending, as float32.
     Errors: ConfigError for NaN, infinity or a field out of range; DecodeError for a label beyond k − 1, a centroid that
@@ -92,15 +96,21 @@ class KMeans:
     def _cluster(self, x: np.ndarray, labels: np.ndarray) -> bytes:
         """Fills in one tensor's labels; -> its centroids as bytes."""
         ordered = np.sort(x).astype(np.float64)
-        centroids = lloyd(ordered, self._start(ordered), self.iterations)
+        zeros = x.size - int(np.count_nonzero(x))
+        if self.start == "quantile" and self.clusters > 1 and x.size <= zeros * self.clusters < x.size * self.clusters:
+            ordered = ordered[ordered != 0]
+            others = lloyd(ordered, self._start(ordered, self.clusters - 1), self.iterations)
+            centroids = np.sort(np.append(others, 0.0))
+        else:
+            centroids = lloyd(ordered, self._start(ordered, self.clusters), self.iterations)
         _label(x, (centroids[1:] + centroids[:-1]) / 2, labels)
         used = np.bincount(labels, minlength=self.clusters) > 0
         return centroids[used].astype("<f4").tobytes()
 
-    def _start(self, ordered: np.ndarray) -> np.ndarray:
+    def _start(self, ordered: np.ndarray, clusters: int) -> np.ndarray:
         if self.start == "linspace":
-            return np.linspace(ordered[0], ordered[-1], self.clusters)
-        ranks = (2 * np.arange(self.clusters) + 1) * ordered.size // (2 * self.clusters)
+            return np.linspace(ordered[0], ordered[-1], clusters)
+        ranks = (2 * np.arange(clusters) + 1) * ordered.size // (2 * clusters)
         return ordered[ranks]
 
 

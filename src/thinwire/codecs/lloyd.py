@@ -37,6 +37,9 @@ def _label(x, centres, labels):  # type: ignore[no-untyped-def]
     """Nearest of ±centres, K of them, a power of two: labels ascend with the value.  -> Σ (x − x̂)²."""
     number, error = centres.size, 0.0
     thresholds = ((centres[:-1].astype(np.float64) + centres[1:]) / 2).astype(np.float32)
+    for j in range(number - 1):
+        if thresholds[j] == 0 < centres[j + 1]:
+            thresholds[j] = centres[j + 1]  # the least float32: its half would count as 0
     for i in range(x.size):
         a, j, step = abs(x[i]), 0, number >> 1
         while step:
@@ -45,6 +48,20 @@ def _label(x, centres, labels):  # type: ignore[no-untyped-def]
         labels[i] = number - 1 - j if x[i] < 0 else number + j
         error += (np.float64(a) - np.float64(centres[j])) ** 2
     return error
+
+
+@njit(cache=True)
+def _sums(x, labels, power, most, cells):  # type: ignore[no-untyped-def]
+    """Of each of K cells of |x|: Σ w and Σ w |x|, w = (|x| / most)ᴹ."""
+    weights, firsts = np.zeros(cells), np.zeros(cells)
+    for i in range(x.size):
+        label = np.int64(labels[i])
+        j = label - cells if label >= cells else cells - 1 - label
+        a = abs(np.float64(x[i]))
+        weight = (a / most) ** power
+        weights[j] += weight
+        firsts[j] += weight * a
+    return weights, firsts
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,10 @@ class Lloyd:
         whole law fitted to the survivors      .090     .058    .182     .116
         best centres for these very entries    .040     .019    .053     .028
 
-    No centre lies beyond max|x|, where M > 0 and a law that does not fit would put one.
+    No centre lies beyond max|x|, where M > 0 and a law that does not fit would put one. Where at least 2⁻ᴿ of a
+    tensor's entries are 0 and R > 1, the least centre is 0 and the law that of the others: 0 comes back as 0. Where the
+    law's centres leave more d_M than 0 for every entry would, no law of the family fits: the centres are those of the
+    very entries, Σ |x|ᴹ⁺¹ / Σ |x|ᴹ of each cell. The squared error may still be larger where M > 0; `m22`'s is not.
 
     Payload: varint length of the coded labels; these, label K + j − 1 for c_j and K − j for −c_j; for each tensor that
     has entries those of its c_j that occur: the largest as float32, the others, ascending, as float16 fractions of it.
@@ -84,6 +104,8 @@ class Lloyd:
     magnitude: float | str | Schedule = field(default_factory=float)  # no plain default, which would fix the type
     bits: int = 2
     labels: Codec = Votes()  # noqa: RUF009  frozen itself
+
+    capped: ClassVar[bool] = False  # is M lowered where its centres leave more squared error than sending nothing?
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -121,20 +143,56 @@ class Lloyd:
 
     def _quantise(self, x: np.ndarray, labels: np.ndarray) -> bytes:
         """Fills in one tensor's labels; -> its centres as bytes."""
-        tried, moments = TRIED if self.magnitude == "auto" else (self.magnitude,), _moments(x)
-        books = [self._centres(float(magnitude), *moments) for magnitude in tried]  # type: ignore[arg-type]
+        zeros = x.size - int(np.count_nonzero(x))
+        pinned = self.bits > 1 and x.size <= zeros * 2**self.bits < x.size * 2**self.bits
+        moments = _moments(x[x != 0] if pinned else x)
+        energy = moments[3] * (x.size - zeros if pinned else x.size)
+        tried = TRIED if self.magnitude == "auto" else (float(self.magnitude),)  # type: ignore[arg-type]
+        books = [self._centres(magnitude, pinned, *moments) for magnitude in tried]
         errors = [_label(x, book, labels) for book in books]
         best = int(np.argmin(errors))
+        book, magnitude = books[best], tried[best]
+        while self.capped and errors[best] > energy and magnitude:
+            magnitude = magnitude / 2 if magnitude > 0.25 else 0.0
+            book = self._centres(magnitude, pinned, *moments)
+            errors[best] = _label(x, book, labels)
         if best + 1 < len(tried):
-            _label(x, books[best], labels)
-        return write_book(books[best][_used(labels, self.bits)])
+            _label(x, book, labels)
+        if errors[best] > energy:
+            book = _of_entries(x, book, labels, magnitude, moments[1])
+        return write_book(book[_used(labels, self.bits)])
 
-    def _centres(self, magnitude: float, least: float, most: float, mean: float, square: float) -> np.ndarray:
-        """K ascending centres of the law with this t, E|x| and E|x|², none beyond max|x|; all t if all |x| are t."""
+    def _centres(
+        self, magnitude: float, pinned: bool, least: float, most: float, mean: float, square: float
+    ) -> np.ndarray:
+        """K ascending centres of the law with this t, E|x| and E|x|², none beyond max|x|; all t if all |x| are t.
+
+        pinned: the first of them is 0.
+        """
+        zero = np.zeros(int(pinned), np.float32)
         if mean <= least:
-            return np.full(2 ** (self.bits - 1), least, dtype=np.float32)
-        book = codebook(self.family, *fit(self.family, least, mean, square), magnitude, self.bits)
-        return np.minimum(least + (mean - least) * book, most).astype(np.float32)
+            return np.append(zero, np.full(2 ** (self.bits - 1) - zero.size, least, dtype=np.float32))
+        book = codebook(self.family, *fit(self.family, least, mean, square), magnitude, self.bits, zero.size)
+        return np.append(zero, np.minimum(least + (mean - least) * book, most).astype(np.float32))
+
+
+def _of_entries(x: np.ndarray, book: np.ndarray, labels: np.ndarray, magnitude: float, most: float) -> np.ndarray:
+    """The centres themselves, or, if 0 would be nearer under d_M, those of the entries in their cells, relabelled."""
+    weights, firsts = _sums(x, labels, magnitude, most, book.size)
+    c = book.astype(np.float64)
+    if ((2 * firsts - weights * c) * c).sum() >= 0:
+        return book
+    centres = np.divide(firsts, weights, out=np.zeros(book.size), where=weights > 0)
+    centres = np.maximum.accumulate(centres).astype(np.float32)
+    _label(x, centres, labels)
+    return centres
+
+
+@dataclass(frozen=True)
+class CappedLloyd(Lloyd):
+    """`Lloyd`, whose bytes it writes, with M halved for a tensor until Σ (x − x̂)² is at most Σ x²."""
+
+    capped: ClassVar[bool] = True
 
 
 def _one_form(magnitude: object) -> float | str | Schedule:

@@ -34,6 +34,7 @@ class LogScale:
 
     id: ClassVar[str] = "logscale"
     dtype: ClassVar[str] = "float32"
+    carries: ClassVar[str] = "magnitudes"
     bits: int = 8
     keep: float = 1.0
     top: float = 0.0

@@ -16,7 +16,7 @@ from thinwire.codecs.combine import Each, Prune, Shortest
 from thinwire.codecs.entries import Vector, read
 from thinwire.codecs.kmeans import KMeans
 from thinwire.codecs.labels import Huffman, Members
-from thinwire.codecs.lloyd import Lloyd, Schedule
+from thinwire.codecs.lloyd import CappedLloyd, Lloyd, Schedule
 from thinwire.codecs.mask import Mask
 from thinwire.codecs.pooled import Pooled
 from thinwire.codecs.positions import Fixed, Gaps
@@ -106,8 +106,10 @@ class FedZip(Named):
 class M22(Named):
     """M22: global top-k over the large weights, then two-parameter Lloyd–Max quantisers under |x|ᴹ (x − x̂)².
 
-    `keep` 0 stands for the authors' 0.6 / bits. Biases, norms and small tensors go as float16.
-    Reference: Liu, Rini, Salehkalaibar, Chen, arXiv 2301.09269.
+    `keep` 0 stands for the authors' 0.6 / bits. Biases, norms and small tensors go as float16. Entries that are 0 are
+    not kept, and M is halved for a tensor whose centres would leave a larger squared error than sending nothing.
+    Reference: Liu, Rini, Salehkalaibar, Chen, arXiv 2301.09269. Differs from the paper in these two: without them a
+    mostly-zero update comes back larger than it was.
     """
 
     id: ClassVar[str] = "m22"
@@ -128,7 +130,7 @@ class M22(Named):
     @cached_property
     def inner(self) -> Codec:
         """The expression."""
-        values = Lloyd(family=self.family, magnitude=self.magnitude, bits=self.bits)
+        values = CappedLloyd(family=self.family, magnitude=self.magnitude, bits=self.bits)
         return ByRole(TopK(self.keep or min(1.0, 0.6 / self.bits), "global", values, Mask()))
 
 

@@ -15,6 +15,8 @@ from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
 
+_SMALL, _LIFT = np.float32(2.0**-60), np.float32(2.0**64)
+
 
 @dataclass(frozen=True)
 class TernGrad:
@@ -53,7 +55,9 @@ class TernGrad:
         if self.clip:
             scales = np.minimum(scales, self.clip * _deviations(x, starts, sizes)).astype(np.float32)
         draws = rng.generator(context.seed, purpose=self.id).random(x.size, dtype=np.float32)
-        kept = magnitudes > draws * np.repeat(scales, sizes)
+        lift = np.where(scales < _SMALL, _LIFT, np.float32(1))  # a draw of a subnormal scale would be rounded
+        with np.errstate(over="ignore"):  # an entry far above a scale that was cut is kept, lifted to infinity or not
+            kept = magnitudes * np.repeat(lift, sizes) > draws * np.repeat(scales * lift, sizes)
         labels = np.where(kept, np.where(x > 0, 1, 2), 0).astype(np.uint32)
         return scales.astype("<f4").tobytes() + self.labels.encode(labels, Context(context.layout))
 

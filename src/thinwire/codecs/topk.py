@@ -22,7 +22,9 @@ SCOPES = ("tensor", "global")
 
 @dataclass(frozen=True)
 class TopK:
-    """Keeps the fraction `keep` of entries largest in magnitude, exactly ⌊keep · n + ½⌋ of them; the rest become 0.
+    """Keeps the fraction `keep` of entries largest in magnitude, ⌊keep · n + ½⌋ of them; the rest become 0.
+
+    Where fewer entries than that differ from 0 these alone are kept, so that 0 comes back as 0 through any `values`.
 
     scope: of every tensor, or of the whole vector (`global`). positions: codec of the mask; `mask` conditions it on
     classes of |shared|, exponent and two mantissa bits. values: codec of the kept entries, whose layout is the
@@ -49,13 +51,13 @@ class TopK:
     def encode(self, x: np.ndarray, context: Context) -> bytes:
         """Positions and values of the largest entries of (n,) float32."""
         x = finite(checked(x, np.float32, context))
-        mask = largest(x, self.keep, self.scope, context.layout)
+        mask = largest(x, self.keep, self.scope, context.layout) * (x != 0).astype(np.uint8)
         positions = self.positions.encode(mask, _positions_context(context))
         values = self.values.encode(x[mask.astype(bool)], _values_context(mask, context))
         return varint.write([len(positions)]) + positions + values
 
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
-        """(n,) float32, zero where nothing was kept; DecodeError unless just so many entries are marked."""
+        """(n,) float32, zero where nothing was kept; DecodeError if more entries are marked than may be kept."""
         return self.entries(payload, context).dense()
 
     def entries(self, payload: bytes, context: Context) -> Entries:
@@ -64,8 +66,8 @@ class TopK:
         mask = trace.nested("positions", self.positions, reader.sized(), _positions_context(context))
         for span, size in groups(context.layout, self.scope):
             marked, kept = int(mask[span].sum(dtype=np.int64)), how_many(self.keep, size)
-            if marked != kept:
-                raise DecodeError(f"topk: {marked} entries of {size} are marked, not {kept}")
+            if marked > kept:
+                raise DecodeError(f"topk: {marked} entries of {size} are marked, at most {kept} are kept")
         values = trace.nested("values", self.values, reader.rest(), _values_context(mask, context))
         return Entries(mask.size, np.flatnonzero(mask), values)
 

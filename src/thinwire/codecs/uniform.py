@@ -44,6 +44,9 @@ def _label(x, half, levels, labels):  # type: ignore[no-untyped-def]
 class Uniform:
     """Mid-rise: x̂ = (2k + 1) h, k = −L … L − 1 with L = 2ᵇ⁻¹: steps of 2h, symmetric, no level at 0, ends clipped.
 
+    So 0 comes back as h; after `topk`, which keeps no zeros, it stays 0. With "mse" a tensor's error is never larger
+    than that of sending nothing; with "max", which bounds each entry's error by h, it may be.
+
     bits: b, 1 to 16. labels: the codec of the labels. step: how each tensor's h is chosen. "max": max|x| / 2L, so that
     the outermost cells end at max|x|. "mse": the least Σ (x − x̂)² that a search finds: cells of width 2h,
     h = max|x| / (2L − 1) · 2⁻ⁱ, i = 0 … 12, then h · 2^±f for f = 1/2, 1/4 … 1/32 around the best; to each belongs the

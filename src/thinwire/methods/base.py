@@ -15,6 +15,7 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire import rng
 from thinwire.codecs import Codec, Context, at, tag
+from thinwire.codecs.config import require
 from thinwire.codecs.entries import Vector, dense
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.exact import exact_draws
@@ -178,6 +179,7 @@ def codec_for(codec: Codec | None, default: Codec, dtype: str, where: str) -> Co
     chosen = codec or default
     if chosen.dtype != dtype:
         raise ConfigError(where, chosen.id, f"a codec for {dtype} arrays, {default.id} for example")
+    require(where, chosen, dtype)
     return chosen
 
 

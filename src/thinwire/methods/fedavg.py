@@ -28,7 +28,7 @@ from torch import nn
 
 from thinwire import frame as frames
 from thinwire import modelfile, rng, versions
-from thinwire.codecs import Codec, Context, Float32, at, entries, tag
+from thinwire.codecs import Codec, Context, Float32, at, entries, fidelity, tag
 from thinwire.errors import ConfigError, DecodeError, NeedValues, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base
@@ -270,11 +270,12 @@ class FedAvg:
         context = Context(self.flat.layout, held.value.change, self._up_seed(held.version + 1, data.client))
         frame = base.update_frame(self.setup, self.uplink, held.version, change, context, len(data.y))
         kept = {"personal": self.flat.read_personal()} if self.has_personal else {}
+        codec, payload, sent = at(self.uplink, held.version), frames.read(frame).sections[0][1], None
         if self.setup.error_feedback or self.tracks:
-            sent = at(self.uplink, held.version).decode(frames.read(frame).sections[0][1], context)
+            sent = codec.decode(payload, context)
             kept |= self.remember(held, state, sent, len(data.y))
             kept |= {"residual": change - sent} if self.setup.error_feedback else {}
-        return frame, kept, metrics
+        return frame, kept, metrics | fidelity(codec, change, payload, context, sent)
 
     def _up_seed(self, round: int, client: int) -> int:
         return rng.integer(self.setup.seed, round, client, "uplink")

@@ -14,6 +14,7 @@ from thinwire.report import links, parts
 from thinwire.report.breakdown import message_table, part_table
 from thinwire.report.charts import BOTH, Figure, accuracy_by_bytes, accuracy_by_client, bpp_by_round, byte_views
 from thinwire.report.density import density_by_layer
+from thinwire.report.errors import errors_list
 from thinwire.report.runs import Run, Tell, read_runs, total_bytes
 from thinwire.report.tables import human_bytes, percent, run_labels, text_or_missing
 from thinwire.report.template import PAGE, SCRIPT, STYLE
@@ -91,7 +92,7 @@ def render(runs: Sequence[Run]) -> str:
     title = _title(runs)
     charts = _charts(runs, labels) + _personal(runs, labels)
     body = [f'<h1>{escape(title)}</h1><p class="lead">{escape(_lead(runs))}</p>', _summary(runs), charts]
-    body += [_bytes(runs, labels), _links(runs, labels), _stages(runs, labels)]
+    body += [_bytes(runs, labels), errors_list(runs, labels), _links(runs, labels), _stages(runs, labels)]
     body += [_dropped(runs, labels), _repeat(runs, labels), f"<footer>{FOOTER}</footer>"]
     plotly = _plotly_script() if charts else ""
     texts = {"style": STYLE, "script": SCRIPT, "plotly": plotly, "data": _data(runs), "body": "\n".join(body)}

@@ -52,6 +52,9 @@ ROUND_NUMBERS = (
     "personal_accuracy",
     "personal_worst_decile",
     "link_seconds",
+    "nmse",
+    "worst_nmse",
+    "missed",
 )
 ROUND_TABLES = ("seconds", "up_by_sort", "down_by_sort", "up_parts")  # numbers by name
 ROUND_NEEDS = ("accuracy", "up_bytes", "down_bytes", "total_bytes")  # what a line of another version may lack

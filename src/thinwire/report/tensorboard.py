@@ -11,7 +11,7 @@ from thinwire.errors import DataError, ThinwireError
 from thinwire.report.runs import Run
 from thinwire.report.tables import run_labels
 
-BY_ROUND = ("accuracy", "loss", "up_bpp", "down_bpp", "personal_accuracy", "link_seconds")
+BY_ROUND = ("accuracy", "loss", "up_bpp", "down_bpp", "personal_accuracy", "link_seconds", "nmse")
 BY_KILOBYTES = "accuracy/by_kilobytes"  # step: total_bytes // 1000
 FILE = "events.out.tfevents.0.thinwire"  # TensorBoard looks for "tfevents"; its own names have time and machine in them
 VERSION = "brain.Event:2"

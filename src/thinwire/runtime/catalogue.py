@@ -39,8 +39,11 @@ def method_toml(name: str) -> str:
 
 
 def codecs() -> list[tuple[str, str, str, str]]:
-    """(id, the arrays it is for, its fields and their defaults, what it is)."""
-    return [(name, kind.dtype, _fields(kind()), first_line(kind)) for name, kind in _codecs.CODECS.items()]
+    """(id, what it is for and the dtype of that, its fields and their defaults, what it is)."""
+    return [
+        (name, f"{_codecs.carries(kind)}, {kind.dtype}", _fields(kind()), first_line(kind))
+        for name, kind in _codecs.CODECS.items()
+    ]
 
 
 def _fields(codec: _codecs.Codec) -> str:

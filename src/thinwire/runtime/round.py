@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from thinwire.runtime.simulate import Simulation
 
 METRICS = ("loss", "client_decode", "client_train")  # that come with an update
+LARGEST_NMSE = 1e100  # what float32 updates can have, and more
 
 
 class RoundWork:
@@ -48,6 +49,8 @@ class RoundWork:
         self.have, self.accepted = dict(self.before.have), dict(self.before.accepted)
         self.records = self.before.records.copy()
         self.train_losses: dict[int, float] = {}
+        self.errors: list[float] = []  # of the updates, where their clients measured them
+        self.missed: list[float] = []  # 1 for an update that missed its codec's target, 0 for one that met it
 
     @property
     def try_number(self) -> int:
@@ -159,6 +162,8 @@ class RoundWork:
         self._receive(answer, self.sort)
         self.traffic.up_parts.update(parts)
         self.train_losses[answer.client] = answer.metrics["loss"]
+        self.errors += _if_sound(answer.metrics.get("nmse"), most=LARGEST_NMSE)
+        self.missed += _if_sound(answer.metrics.get("missed"), most=1)
         for stage in METRICS[1:]:
             self._add(stage, answer.metrics[stage])
         if update.marginal_bits is not None:
@@ -199,6 +204,9 @@ class RoundWork:
             up_parts=dict(traffic.up_parts),
             tries=self.tries,
             skipped=self.skipped or None,
+            nmse=math.fsum(self.errors) / len(self.errors) if self.errors else None,
+            worst_nmse=max(self.errors, default=None),
+            missed=round(sum(self.missed)) if self.missed else None,
         )
 
 
@@ -214,3 +222,8 @@ def _others(chosen: Sequence[int], clients: int, most: int, draw: np.random.Gene
 def requested(frame: bytes) -> int | None:
     """What a client that asks for a keyframe is sent as having; DecodeError unless the frame is such a request."""
     return SPELT_OUT if frames.expect(frames.read(frame), kinds=(Kind.REQUEST,)).codec else None
+
+
+def _if_sound(value: Any, most: float) -> list[float]:
+    """A number that a client said, if it is one from 0 to `most`: it comes from outside, and is not worth an update."""
+    return [float(value)] if isinstance(value, int | float) and 0 <= value <= most else []

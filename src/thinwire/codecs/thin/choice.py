@@ -112,8 +112,10 @@ class Source:
         if dot * dot > 0.1 * other * own > 0:
             coefficient = int(np.clip(round(COEFFICIENT * dot / other), -128, 127))
             if coefficient:
-                rest = self.x - np.float32(coefficient / COEFFICIENT) * shared
-                rests.append(Rest(rest, coefficient, self.most))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    rest = self.x - np.float32(coefficient / COEFFICIENT) * shared
+                if np.isfinite(rest).all():
+                    rests.append(Rest(rest, coefficient, self.most))
         return rests
 
 
@@ -179,6 +181,17 @@ def energy(x):  # type: ignore[no-untyped-def]
     return total
 
 
+@njit(cache=True)
+def distance(x, y):  # type: ignore[no-untyped-def]
+    """‖x − y‖² of two matrices, in float64."""
+    total = 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            off = np.float64(x[i, j]) - np.float64(y[i, j])
+            total += off * off
+    return total
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A piece with what it costs, and the model as it leaves it."""
@@ -224,7 +237,7 @@ def best_piece(source: Source, step: float, price: float, model: Model, effort: 
         for rank in {about.rank, about.rank_of_both} - {0} if effort.thorough else ranks - {0}:
             products, left = trial.products(rank)
             candidates.append(products)
-            if effort.thorough or guess(left, step, price) < 0.97 * products.error:
+            if np.isfinite(products.error) and (effort.thorough or guess(left, step, price) < 0.97 * products.error):
                 candidates.append(trial.both(products, left))
         if effort.thorough or _levels_may_win(about, rest, effort.doubt):
             candidates.append(trial.levels())
@@ -290,7 +303,8 @@ class _Trial:
         second, more, _ = self._plane(lowrank.fitted(units, self.rest.x), self.known.right(units), model)
         piece = Piece(PRODUCTS, self.rest.coefficient, rank, [first, second])
         left_over = decoded(Piece(PRODUCTS, 0, rank, piece.planes), self.known, self.step)
-        np.subtract(self.rest.x, left_over, out=left_over)
+        with np.errstate(over="ignore"):  # opposite ends of float32: an infinite error, which no one chooses
+            np.subtract(self.rest.x, left_over, out=left_over)
         return Candidate(piece, self.head + 6 + bits + more, energy(left_over), model), left_over
 
     def both(self, products: Candidate, left: np.ndarray) -> Candidate:

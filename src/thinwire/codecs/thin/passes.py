@@ -76,6 +76,13 @@ def write(pieces: Sequence[Piece], sources: Sequence[Source], k: int, speed: str
     return stream.close()
 
 
+def error(pieces: Sequence[Piece], sources: Sequence[Source], k: int) -> float:
+    """‖x − x̂‖² of what the pieces decode to, bit for bit what the reader gets, summed in float64."""
+    step = step_of(k)
+    decoded = (tensor.decoded(piece, source.known, step) for piece, source in zip(pieces, sources, strict=True))
+    return sum(choice.distance(source.x, back) for source, back in zip(sources, decoded, strict=True))
+
+
 def read(payload: bytes, context: Context, k: int, speed: str) -> np.ndarray:
     """(n,) float32; DecodeError for an end that the writer would not choose, or values that are not finite."""
     stream, model, step = Stream(payload), Model(), step_of(k)
