@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import fsum
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -229,8 +230,8 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),
         "evaluate_bytes": sum(entry.evaluate_bytes for entry in rounds),
-        "mean_up_bpp": sum(entry.up_bpp for entry in rounds) / len(rounds),
-        "mean_down_bpp": sum(entry.down_bpp for entry in rounds) / len(rounds),
+        "mean_up_bpp": fsum(entry.up_bpp for entry in rounds) / len(rounds),
+        "mean_down_bpp": fsum(entry.down_bpp for entry in rounds) / len(rounds),
         "last_up_bpp": rounds[-1].up_bpp,
         "link_seconds": _link_seconds(rounds),
     }
@@ -239,7 +240,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
 def _link_seconds(rounds: list[Round]) -> float | None:
     """Of the whole run; None unless every round was timed."""
     found = [entry.link_seconds for entry in rounds if entry.link_seconds is not None]
-    return sum(found) if len(found) == len(rounds) else None
+    return fsum(found) if len(found) == len(rounds) else None
 
 
 def _personal(out: Path, last: Round) -> dict[str, float | int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log2
+from math import ceil, fsum, log2
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     Where the way in which tensors are sent changes, error and bytes jump. If the target lies in such a gap, a second
     round keeps the ways of the finer side and goes on with the step alone.
     """
-    whole = sum(energy(source.x) for source in sources)
+    whole = fsum(energy(source.x) for source in sources)  # from Python 3.12 on, sum has other last bits
     if whole == 0:
         return Found(0, [Piece() for _ in sources], 0.0, 0)
     n = sum(source.x.size for source in sources)
