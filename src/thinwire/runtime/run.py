@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,23 +19,25 @@ from torch import nn
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
+from thinwire.machine import start_method
 from thinwire.runtime import checkpoint, faults
 from thinwire.runtime.assembly import Assembly, assemble
-from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, claim, resumable
-from thinwire.runtime.forked import default_workers, open_pool, open_reader
+from thinwire.runtime.hiring import NoWorkersError, refuse_in_import
 from thinwire.runtime.interruption import Interruption, heeded
 from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round
 from thinwire.runtime.link import Link
 from thinwire.runtime.pool import Pool
 from thinwire.runtime.progress import Progress
+from thinwire.runtime.recipe import clients_of
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
 from thinwire.runtime.round import RoundWork
 from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
+from thinwire.runtime.workers import default_workers, open_pool, open_reader
 
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
 Connect = Callable[[Assembly], Pool]  # to clients on machines of their own
@@ -61,7 +64,9 @@ def start(
     connect: Connect | None = None,
 ) -> Result:
     """Run an experiment into a new directory. ConfigError when the directory is taken and `force` is not given."""
+    refuse_in_import()
     assembly = assemble(experiment)
+    start_method()  # a wrong one shows before the run leaves a directory
     claim(out, force, save_frames)
     modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
     modelfile.sync_folder(out)
@@ -75,6 +80,7 @@ def resume(
     out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
 ) -> Result:
     """Go on with a run after its last committed round, with the very bytes of the unbroken run."""
+    refuse_in_import()
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
     assembly = assemble(parse(read_file(out / CONFIG)))
@@ -99,8 +105,15 @@ def _local(assembly: Assembly, workers: int | None) -> Pool:
     number = workers or (1 if alone else default_workers(assembly.device, assembly.cohort_size))
     if number > 1 and alone:
         raise ConfigError("workers", number, "1 on a GPU, and where clients train together")
-    clients = Clients(faults.played(assembly), assembly.client_data, assembly.run_id, assembly.evaluation_data)
-    return Together(clients) if assembly.together else open_pool(clients, number)
+    if assembly.together:
+        return Together(clients_of(assembly))
+    try:
+        return open_pool(assembly, number)
+    except NoWorkersError as error:
+        if workers:
+            raise
+        warnings.warn(f"one process plays all clients: {error}", stacklevel=2)
+        return open_pool(assembly, 1)
 
 
 def _most_bytes(experiment: Experiment) -> int:
