@@ -169,14 +169,8 @@ def test_a_script_without_its_guard_is_told_so(tmp_path, method):
     done = script(tmp_path, "if True:", 2, method)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("Traceback") == 1
-    assert (
-        done.stderr.rstrip()
-        .splitlines()[-1]
-        .endswith(
-            "a worker process ended before its first task: a script must start runs under `if __name__ == '__main__':`, "
-            "since its worker processes import it"
-        )
-    )
+    ended = "a worker process ended before its first task: a script must start runs under `if __name__ == '__main__':`"
+    assert done.stderr.rstrip().splitlines()[-1].endswith(f"{ended}, since its worker processes import it")
 
 
 @pytest.mark.slow
