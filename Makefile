@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test test-slow lint docs bench clean
+.PHONY: help install demo test test-slow test-interpreters lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train FedPM on handwritten digits (embedded data), leave runs/demo"
 	@echo "make test       the tests, without those that take minutes"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-interpreters  runs by every other Python of this machine; installs torch for each"
 	@echo "make lint       ruff, mypy, import contracts"
 	@echo "make docs       the documentation, into site/; any link that leads nowhere is an error"
 	@echo "make bench      bits against bounds, speed, overhead; writes benchmarks/results"
@@ -30,6 +31,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow
+
+test-interpreters: $(INSTALLED)
+	$(BIN)/python tests/interpreters/play.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

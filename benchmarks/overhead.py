@@ -35,12 +35,12 @@ from thinwire.api import settings
 from thinwire.data import Dataset
 from thinwire.models import build
 from thinwire.runtime import run as runs
-from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import parse
-from thinwire.runtime.forked import open_pool, open_reader
 from thinwire.runtime.progress import Progress
+from thinwire.runtime.recipe import clients_of
 from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
+from thinwire.runtime.workers import open_pool, open_reader
 
 LR = 0.05
 PEERS = os.environ.get("THINWIRE_PEERS", "")
@@ -94,8 +94,7 @@ class Thinwire:
 
     def __init__(self, setting: Setting, workers: int, together: bool = False, **options: Any) -> None:
         assembly = runs.assemble(parse(setting.options(**options)))
-        clients = Clients(assembly.method, assembly.client_data, assembly.run_id)
-        self.pool = Together(clients) if together else open_pool(clients, workers)
+        self.pool = Together(clients_of(assembly)) if together else open_pool(assembly, workers)
         reader = open_reader(assembly.method, self.pool)
         self.simulation = Simulation(assembly.method, self.pool, assembly.clients, 0, reader=reader)
         self.progress = Progress(assembly.method.init())

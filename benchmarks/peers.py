@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
+from thinwire.machine import cores
 from thinwire.models import build
 
 CLASSES = 10
@@ -189,7 +190,7 @@ def flower(federation, turns):
                           min_available_nodes=federation.clients)  # fmt: skip
         strategy.start(grid, ArrayRecord(federation.network().state_dict()), num_rounds=ROUNDS)
 
-    resources = {"num_cpus": len(os.sched_getaffinity(0)) / federation.processes}
+    resources = {"num_cpus": cores() / federation.processes}
     run_simulation(server, client, federation.clients, backend_config={"client_resources": resources})
 
 

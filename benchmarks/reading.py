@@ -18,11 +18,11 @@ import torch
 from benchmarks.measure import ratio, save
 from thinwire.api import settings
 from thinwire.runtime import run as runs
-from thinwire.runtime.client import Clients
 from thinwire.runtime.experiment import parse
-from thinwire.runtime.forked import Elsewhere, Forked
 from thinwire.runtime.progress import Progress
+from thinwire.runtime.recipe import clients_of
 from thinwire.runtime.simulate import Simulation
+from thinwire.runtime.workers import Elsewhere, Workers
 
 COHORT, IMAGES, ROUNDS, WORKERS = 40, 10, 9, 2
 MODELS = ("linear", "lenet")
@@ -41,7 +41,7 @@ class Rounds:
     def __init__(self, elsewhere: bool, **options: Any) -> None:
         shape = {"data": "mnist", "partition": f"drawn:{IMAGES}", "clients": 1000, "batch_size": IMAGES}
         assembly = runs.assemble(parse(settings(**{**shape, "fraction": COHORT / 1000, **options})))
-        self.pool = Forked(Clients(assembly.method, assembly.client_data, assembly.run_id), WORKERS)
+        self.pool = Workers.forked(clients_of(assembly), WORKERS)
         reader = Elsewhere(assembly.method, self.pool) if elsewhere else None
         self.simulation = Simulation(assembly.method, self.pool, assembly.clients, 0, reader=reader)
         self.progress = Progress(assembly.method.init())

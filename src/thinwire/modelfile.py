@@ -54,7 +54,12 @@ def save_bytes(data: bytes, path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk: what was renamed before stays so when the power fails."""
+    """Wait until the names in a folder are on the disk: what was renamed before stays so when the power fails.
+
+    Windows opens no folder as a file, and has no O_DIRECTORY: there it is left to the file system.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,7 +17,6 @@ from thinwire.codecs import CODECS, Context, codec_name, tag
 from thinwire.errors import ConfigError
 from thinwire.frame import Frame, Kind, Section, read, write
 from thinwire.layout import Layout
-from thinwire.parameterisations import frozen_weights
 
 INPUTS = load_file(Path(__file__).parent / "inputs.safetensors")
 LAYOUT = Layout.of({"conv.weight": (8, 4, 3, 3), "conv.bias": (8,), "scale": (), "none": (0,), "fc.weight": (40, 42)})
@@ -166,6 +165,7 @@ def test_raw_bits():
 
 
 def test_frozen_signs(goldens):
+    frozen_weights = pytest.importorskip("thinwire.parameterisations", reason="needs torch").frozen_weights
     weights = frozen_weights(LAYOUT, seed=0, gain=2.0)
     assert np.abs(weights[[0, 288, 296, 297]]).tolist() == [np.float32(1 / 3)] * 2 + [2.0, np.float32(2 / np.sqrt(42))]
     assert "".join("-" if w < 0 else "+" for w in weights[:32]) == "---++-+--++---++-+-+-+-++-++++++"

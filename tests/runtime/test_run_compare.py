@@ -15,6 +15,7 @@ from thinwire.compare import playing
 from thinwire.compare.measures import columns, interval, mean, measure, pareto
 from thinwire.compare.suite import check, plan
 from thinwire.errors import ConfigError, DataError, TrainingError
+from thinwire.machine import cores
 from thinwire.report import Run
 
 SUITE = {
@@ -321,7 +322,7 @@ def test_a_wrong_number_of_jobs_is_named(jobs):
 
 
 def test_jobs_by_the_cores():
-    assert suites.processes("auto") == len(os.sched_getaffinity(0))
+    assert suites.processes("auto") == cores()
     assert suites.processes("7") == 7
 
 

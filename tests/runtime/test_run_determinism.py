@@ -58,8 +58,8 @@ def test_frames_are_the_same_bytes_whatever_the_workers(tmp_path, monkeypatch, c
     name, settings = CASES[case]
     spies, open_pool = [], runs.open_pool
 
-    def spied(clients, workers):
-        spies.append(Spy(open_pool(clients, workers)))
+    def spied(assembly, workers):
+        spies.append(Spy(open_pool(assembly, workers)))
         return spies[-1]
 
     monkeypatch.setattr(runs, "open_pool", spied)
@@ -118,8 +118,8 @@ def test_frames_after_a_resumption_are_those_of_the_unbroken_run(tmp_path, monke
     name, settings = CASES[case]
     spies, open_pool = [], runs.open_pool
 
-    def spied(clients, workers):
-        spies.append(Spy(open_pool(clients, workers)))
+    def spied(assembly, workers):
+        spies.append(Spy(open_pool(assembly, workers)))
         return spies[-1]
 
     monkeypatch.setattr(runs, "open_pool", spied)
@@ -278,9 +278,9 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     pids = get_context("fork").SimpleQueue()
 
     def work():
-        from thinwire.runtime.forked import Forked
+        from thinwire.runtime.workers import Workers
 
-        pool = Forked(World().side, 2)
+        pool = Workers.forked(World().side, 2)
         pids.put([process.pid for process in pool.processes])
         time.sleep(60)
 
@@ -312,8 +312,8 @@ def test_a_worker_that_dies_ends_the_run_with_one_line(tmp_path, monkeypatch):
 def test_a_worker_that_dies_between_two_rounds_ends_the_run_with_one_line(tmp_path, monkeypatch):
     pools, open_pool = [], runs.open_pool
 
-    def kept(clients, workers):
-        pools.append(open_pool(clients, workers))
+    def kept(assembly, workers):
+        pools.append(open_pool(assembly, workers))
         return pools[-1]
 
     def kill_workers(entry, of):

@@ -15,11 +15,11 @@ from thinwire.frame import read as read_frame
 from thinwire.methods import METHODS
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, RESULT, Answer, Clients, Record
 from thinwire.runtime.evaluation import Score, evaluate_clients, personal, read_scores, write_scores
-from thinwire.runtime.forked import Forked
 from thinwire.runtime.ledger import Ledger
 from thinwire.runtime.pool import Inline
 from thinwire.runtime.run import assemble, resume, start
 from thinwire.runtime.simulate import Simulation
+from thinwire.runtime.workers import Workers
 
 HELD = {"data": {"clients": 6, "test_fraction": 0.3}}
 SKEWED = {"data": {"clients": 6, "partition": "dirichlet:1.0", "test_fraction": 0.3}}
@@ -278,7 +278,7 @@ def test_inline_and_forked_give_the_same_answers():
     for workers in (0, 2, 3):
         assembly = made.assembly
         side = Clients(assembly.method, assembly.client_data, assembly.run_id, assembly.evaluation_data)
-        pool = Forked(side, workers) if workers else Inline(side)
+        pool = Workers.forked(side, workers) if workers else Inline(side)
         simulation = Simulation(assembly.method, pool, assembly.clients, 3)
         found.append(evaluate_clients(simulation, made.progress, list(assembly.test_samples)))
         pool.close()

@@ -14,10 +14,10 @@ from thinwire.runtime.assembly import assemble
 from thinwire.runtime.client import ENVELOPE_BYTES, RESULT, Answer
 from thinwire.runtime.evaluation import evaluate_clients
 from thinwire.runtime.experiment import read_file, to_toml
-from thinwire.runtime.forked import open_pool
 from thinwire.runtime.ledger import Ledger
 from thinwire.runtime.link import Crossings, Link
-from thinwire.runtime.run import Clients, resume, start
+from thinwire.runtime.run import resume, start
+from thinwire.runtime.workers import open_pool
 
 RATES = {"up_mbps": 2.0, "down_mbps": 5.0, "latency_ms": 30.0}
 LINKED = {"link": RATES}
@@ -190,7 +190,7 @@ def test_a_client_that_does_not_answer_counts_with_what_it_was_sent():
 
 def test_clients_elsewhere_are_timed_alike(tmp_path):
     def connect(assembly):
-        pool = open_pool(Clients(assembly.method, assembly.client_data, assembly.run_id), 1)
+        pool = open_pool(assembly, 1)
         pool.may_be_late = True
         return pool
 

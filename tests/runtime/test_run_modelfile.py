@@ -1,6 +1,7 @@
 """Model files: read back bit for bit, and a broken, mutated or absurd one is refused with its reason."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,3 +293,16 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         modelfile.save_bytes(b"new", path)
     assert path.read_bytes() == b"old"
+
+
+def test_folders_are_flushed_where_the_system_opens_them(tmp_path, monkeypatch):
+    opened, real = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *how: opened.append(path) or real(path, *how))
+    modelfile.sync_folder(tmp_path)
+    assert opened == [tmp_path]
+    with pytest.raises(FileNotFoundError):
+        modelfile.sync_folder(tmp_path / "none")
+    opened.clear()
+    monkeypatch.delattr(os, "O_DIRECTORY")  # as on Windows
+    modelfile.sync_folder(tmp_path)
+    assert opened == []

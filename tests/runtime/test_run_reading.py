@@ -16,11 +16,11 @@ from thinwire.errors import ThinwireError
 from thinwire.methods import Update, base
 from thinwire.methods.base import Setup
 from thinwire.methods.fedavg import FedAvg, Options
-from thinwire.runtime import forked, pipes
+from thinwire.runtime import pipes, workers
 from thinwire.runtime import run as runs
 from thinwire.runtime.experiment import parse
-from thinwire.runtime.forked import Elsewhere, Forked
 from thinwire.runtime.reading import Here, Reading
+from thinwire.runtime.workers import Elsewhere, Workers
 from thinwire.train import Local
 
 TOY = {"data": "toyworld:blobs", "model": "toyworld:two_layers", "clients": 6, "rounds": 4, "batch_size": 8}
@@ -50,8 +50,8 @@ METHODS = {
 @pytest.fixture
 def counted(monkeypatch):
     """What came of every frame that went to a process."""
-    found, reading = [], Forked.reading
-    monkeypatch.setattr(Forked, "reading", lambda pool, job: found.append(reading(pool, job)) or found[-1])
+    found, reading = [], Workers.reading
+    monkeypatch.setattr(Workers, "reading", lambda pool, job: found.append(reading(pool, job)) or found[-1])
     return found
 
 
@@ -77,8 +77,8 @@ def test_entries_stay_entries_on_the_way(tmp_path, counted):
 
 
 def test_float32_is_read_by_the_run(tmp_path, monkeypatch):
-    asked, submit = [], Forked.submit_reading
-    monkeypatch.setattr(Forked, "submit_reading", lambda pool, *job: asked.append(job) or submit(pool, *job))
+    asked, submit = [], Workers.submit_reading
+    monkeypatch.setattr(Workers, "submit_reading", lambda pool, *job: asked.append(job) or submit(pool, *job))
     run(tmp_path / "dense", "fedavg", workers=2)
     assert not asked
     roomy = {"model": {"build": "toyworld:roomy"}, "uplink": {"id": "stc", "keep": 0.02}}
@@ -108,8 +108,8 @@ def test_what_a_process_cannot_read_the_run_reads_itself(tmp_path, counted, monk
 @pytest.mark.parametrize(("arrays", "waiting"), [(100, 5), (3, 3), (0, 2)])
 def test_few_answers_wait_for_their_frames_to_be_read(arrays, waiting, monkeypatch):
     world = World("fedpm", data={"load": "toyworld:blobs", "clients": 30})
-    monkeypatch.setattr(forked, "AHEAD_BYTES", arrays * 4 * world.method.parameters)
-    with closing(Forked(world.side, 2)) as pool:
+    monkeypatch.setattr(workers, "AHEAD_BYTES", arrays * 4 * world.method.parameters)
+    with closing(Workers.forked(world.side, 2)) as pool:
         world.simulation.pool, ahead, most = pool, [0], [0]
 
         def counting(answers):
@@ -131,7 +131,7 @@ def test_few_answers_wait_for_their_frames_to_be_read(arrays, waiting, monkeypat
 def test_a_process_that_dies_over_a_frame_ends_the_run_with_one_line():
     world = World("fedpm", data={"load": "toyworld:blobs", "clients": 4})
     world.side.method = replace(world.method, read=lambda state, client, frame: os.kill(os.getpid(), signal.SIGKILL))
-    with closing(Forked(world.side, 2)) as pool:
+    with closing(Workers.forked(world.side, 2)) as pool:
         world.simulation.pool, world.simulation.reader = pool, Elsewhere(world.method, pool)
         with pytest.raises(ThinwireError, match="a worker process ended"):
             world.play()
@@ -141,7 +141,7 @@ def played(world, read=None, **changes):
     """The readings of a round whose processes have their own `read`."""
     world.side.method = replace(world.method, **({"read": read} if read else {}), **changes)
     found = []
-    with closing(Forked(world.side, 2)) as pool:
+    with closing(Workers.forked(world.side, 2)) as pool:
         reading = pool.reading
         pool.reading = lambda job: found.append(reading(job)) or found[-1]
         world.simulation.pool, world.simulation.reader = pool, Elsewhere(world.method, pool)
@@ -195,7 +195,7 @@ def test_a_subclass_with_a_read_of_its_own_has_no_mirror_until_it_says_so():
 
 def test_one_process_reads_here():
     world = World()
-    assert forked.open_reader(world.method, world.pool) is None
+    assert workers.open_reader(world.method, world.pool) is None
     answers = list(Here(world.method)(world.progress.server, iter(())))
     assert answers == []
 

@@ -13,9 +13,9 @@ from thinwire.errors import DecodeError, TrainingError
 from thinwire.frame import Kind
 from thinwire.methods import Update
 from thinwire.runtime.client import NEVER, Answer, Record, envelope, open_envelope, settle
-from thinwire.runtime.forked import Forked
 from thinwire.runtime.pool import Inline
 from thinwire.runtime.state import arrays_from_bytes
+from thinwire.runtime.workers import Workers
 
 SIX = {"load": "toyworld:blobs", "clients": 6}
 FEEDBACK = {"uplink": {"id": "bfloat16", "error_feedback": True}}
@@ -366,7 +366,7 @@ def test_inline_clients_train_only_when_their_turn_is_read():
 def test_forked_answers_come_in_order_and_few_wait():
     world = World("fedpm", data={"load": "toyworld:blobs", "clients": 12})
     orders = []
-    for pool in (Inline(world.side), Forked(world.side, 3)):
+    for pool in (Inline(world.side), Workers.forked(world.side, 3)):
         world.simulation.pool, world.simulation.synced = pool, None
         spy = world.simulation.pool = Spy(pool)
         world.simulation.play(world.progress)

@@ -128,6 +128,14 @@ FEDPM = {"local": {"batch_size": 8}}
 FEDAVG = {"method": {"name": "fedavg"}, "local": {"batch_size": 8, "lr": 0.1}}
 
 
+CASES_OF_WORKERS = {
+    "fedavg": ("fedavg", {"data": {"test_fraction": 0.2}}),
+    "fedavg + stc": ("fedavg", {"uplink": {"id": "stc", "keep": 0.2, "error_feedback": True}, "rounds": 2}),
+    "fedpm": ("fedpm", {"faults": {"sign_flip": 0.25, "drop": 0.2, "replay": 0.2}}),
+    "ssfl": ("ssfl", {"method": {"density": 0.5}, "uplink": {"id": "qsgd"}, "data": {"partition": "dirichlet:1.0"}}),
+}
+
+
 def experiment(name="fedpm", **settings):
     """A checked experiment on the toy data: nested settings on top of the defaults here."""
     base = {"seed": 3, "rounds": 3, "device": "cpu", "data": DATA, "model": {"build": "toyworld:two_layers"}}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.errors import DecodeError
 
 MOST_LOW_BITS = 24

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import log2
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs.base import Context
+from thinwire.codecs.kernels import njit
 from thinwire.errors import ConfigError, DecodeError
 
 BINS = (4096, 1024, 256, 128, 64, 32, 16, 8, 4, 2, 1)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
+from thinwire.codecs.kernels import njit
 from thinwire.errors import DecodeError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs.base import Codec, Context
+from thinwire.codecs.kernels import njit
 from thinwire.layout import Layout
 
 

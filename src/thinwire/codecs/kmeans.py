@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import pack, unpack
 from thinwire.codecs.config import require
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError, one_of
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs.base import Codec, Context, checked
 from thinwire.codecs.checks import finite
 from thinwire.codecs.codebooks import FAMILIES, codebook, fit, pack, read_book, unpack, write_book
 from thinwire.codecs.config import require
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, one_of
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs import rangecoder, trace, varint
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.classes import Keys, cheapest, gather
+from thinwire.codecs.kernels import njit
 from thinwire.errors import ConfigError, DecodeError
 
 

@@ -10,8 +10,8 @@ costs nothing. Reference: G. N. N. Martin, "Range encoding", 1979; the loss agai
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.errors import DecodeError
 
 PRECISION = 16

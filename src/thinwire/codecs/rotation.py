@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from numba import njit
 
 from thinwire import rng
 from thinwire.codecs.base import Context
 from thinwire.codecs.checks import runs
+from thinwire.codecs.kernels import njit
 from thinwire.layout import Layout
 
 LARGEST_BLOCK = 2**13

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.layout import Layout
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # a float32 without its sign, ordered as its magnitude

@@ -7,12 +7,12 @@ from math import ceil
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from thinwire import rng
 from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.checks import finite
+from thinwire.codecs.kernels import njit
 from thinwire.errors import ConfigError, DecodeError
 
 MAX_ROWS = 31

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from numba import njit
-
 from thinwire.codecs import trace
+from thinwire.codecs.kernels import njit
 from thinwire.errors import ConfigError, DecodeError
 
 MAX_BITS = 56

@@ -7,16 +7,16 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from thinwire.compare.handing import End
 from thinwire.compare.playing import FAILURES, play_run, reason
 from thinwire.runtime.ledger import Round
 
 
-def main(pipe: Connection, folder: Path) -> None:
+def main(pipe: End, folder: Path) -> None:
     """Play the run that is asked for beside `folder`; say every round that is committed, or why it failed."""
     asked = Event()
     Thread(target=_heed, args=(pipe, asked), daemon=True).start()
@@ -37,7 +37,7 @@ def main(pipe: Connection, folder: Path) -> None:
         pass
 
 
-def _heed(pipe: Connection, asked: Event) -> None:
+def _heed(pipe: End, asked: Event) -> None:
     """What is said on the pipe asks for an end after the round; when the one who says it is gone, end at once."""
     with suppress(EOFError, OSError):
         while pipe.recv_bytes():
@@ -46,4 +46,4 @@ def _heed(pipe: Connection, asked: Event) -> None:
 
 
 if __name__ == "__main__":
-    main(Connection(int(sys.argv[1])), Path(sys.argv[2]))
+    main(End(int(sys.argv[1])), Path(sys.argv[2]))

@@ -8,23 +8,24 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from signal import SIGKILL
+from multiprocessing.connection import wait
 from subprocess import DEVNULL, Popen
-from typing import Any
+from typing import Any, cast
 
+from thinwire.compare.handing import End, inheriting
 from thinwire.compare.suite import Planned
 from thinwire.runtime.interruption import heeded
 from thinwire.runtime.ledger import Round
 
 OnRunRound = Callable[[str, Round, int], None]  # the run's label, the round just committed, rounds in all
 STDERR = 2
+KILLED = -9  # the exit code of a process that the system killed, on POSIX
 HEED_SECONDS = 0.2  # after which Ctrl-C is heeded
 
 
 def side_by_side(runs: Sequence[Planned], jobs: int, on_round: OnRunRound) -> dict[str, str]:
     """-> why runs failed, by label. Whatever ends this call ends the processes; Ctrl-C lets them end their round."""
-    waiting, children, failed = list(runs), dict[Connection, Child](), dict[str, str]()
+    waiting, children, failed = list(runs), dict[End, Child](), dict[str, str]()
     try:
         with heeded() as interruption:
             while children or (waiting and not interruption.asked):
@@ -32,8 +33,7 @@ def side_by_side(runs: Sequence[Planned], jobs: int, on_round: OnRunRound) -> di
                     child = Child(waiting.pop(0))
                     children[child.pipe] = child
                 for pipe in wait(list(children), HEED_SECONDS):
-                    assert isinstance(pipe, Connection)
-                    _listen(children, pipe, failed, on_round)
+                    _listen(children, cast(End, pipe), failed, on_round)
                 for child in children.values() if interruption.asked else ():
                     child.end()
     finally:
@@ -42,7 +42,7 @@ def side_by_side(runs: Sequence[Planned], jobs: int, on_round: OnRunRound) -> di
     return failed
 
 
-def _listen(children: dict[Connection, Child], pipe: Connection, failed: dict[str, str], show: OnRunRound) -> None:
+def _listen(children: dict[End, Child], pipe: End, failed: dict[str, str], show: OnRunRound) -> None:
     """Take one message of a child: a round, why its run failed, or that it has ended."""
     child = children[pipe]
     message, label = child.receive(), child.run.label
@@ -53,12 +53,15 @@ def _listen(children: dict[Connection, Child], pipe: Connection, failed: dict[st
     else:
         del children[pipe]
         if message["ended"]:
-            guess = " (out of memory?)" if message["ended"] == -SIGKILL else ""
+            guess = " (out of memory?)" if message["ended"] == KILLED else ""
             failed[label] = f"its process ended with exit code {message['ended']}{guess}"
 
 
 class Child:
-    """A process that plays one run with one worker, and ends by itself when this one is gone."""
+    """A process that plays one run with one worker, and ends by itself when this one is gone.
+
+    Ctrl-C is for the process that started it, which then stops it.
+    """
 
     def __init__(self, run: Planned) -> None:
         self.run, self.asked = run, False
@@ -67,9 +70,8 @@ class Child:
         words = [sys.executable, "-P", "-m", "thinwire.compare.child", str(number), str(run.folder)]
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         self.process = Popen(
-            words, pass_fds=[number], env={**os.environ, "PYTHONPATH": path}, stdin=DEVNULL, stdout=STDERR,
-            start_new_session=True,  # Ctrl-C is for the one that started it, which then stops it
-        )  # fmt: skip
+            words, env={**os.environ, "PYTHONPATH": path}, stdin=DEVNULL, stdout=STDERR, **inheriting(number)
+        )
         theirs.close()
 
     def receive(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from thinwire.data import Dataset
 from thinwire.data import load as load_data
 from thinwire.errors import ConfigError, DataError, did_you_mean
+from thinwire.machine import cores
 from thinwire.methods import METHODS, PRESETS
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.assembly import Assembly, assemble
@@ -76,7 +76,7 @@ def asked_file(folder: Path) -> Path:
 def processes(jobs: str) -> int:
     """How many runs are played at a time: a number, or `auto` for one a core that this process may use."""
     if jobs == "auto":
-        return len(os.sched_getaffinity(0))
+        return cores()
     if not jobs.isdecimal() or int(jobs) < 1:
         raise ConfigError("jobs", jobs, "a whole number from 1, or auto")
     return int(jobs)

@@ -85,5 +85,5 @@ def _differences(here: Path, there: Path) -> Iterator[str]:
 
 
 def _ledger(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / runs.ROUNDS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / runs.ROUNDS).read_text(encoding="utf-8").splitlines()]
     return [{field: value for field, value in line.items() if field != "seconds"} for line in lines]

@@ -57,7 +57,7 @@ def configure(folder: Path, address: str, tls: bool) -> None:
     home, trust = folder / "home" / CLI, {"root-certificates": str(folder / "ca.pem")} if tls else {"insecure": True}
     home.mkdir(parents=True, exist_ok=True)
     links = {"default": "here", "here": {"address": address, **trust}}
-    (home / "config.toml").write_text(tomli_w.dumps({"superlink": links}))
+    (home / "config.toml").write_text(tomli_w.dumps({"superlink": links}), encoding="utf-8")
 
 
 def superlink(folder: Path, host: str, port: int, tls: bool, database: Path | None) -> list[str]:

@@ -13,7 +13,6 @@ refuses its key until then; its partition and its state directory stay.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import time
@@ -33,6 +32,7 @@ from thinwire.flower import commands
 from thinwire.flower.certificates import write_certificates, write_node_key
 from thinwire.flower.commands import free_port
 from thinwire.flower.processes import MARK, Guard, Process
+from thinwire.machine import cores
 
 START_SECONDS = 120.0
 LEAVE_SECONDS = 5.0
@@ -115,7 +115,7 @@ class Deployment:
             stack.enter_context(Guard(self._mark))
             stack.callback(self._leave)
             self._superlink = self._start_superlink()
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 list(pool.map(self._identify, range(self.nodes)))
             for i in range(self.nodes):
                 self._launch_node(i)
@@ -149,7 +149,7 @@ class Deployment:
         name, words = f"run-{self._runs}", ["run", str(Path(app).absolute()), "--stream"]
         if run_config:
             config = self.home / f"{name}.toml"
-            config.write_text(tomli_w.dumps(dict(run_config)))
+            config.write_text(tomli_w.dumps(dict(run_config)), encoding="utf-8")
             words += ["--run-config", str(config)]
         process = self._launch(name, commands.CLI, [*self.superlink_prefix, commands.program("flwr"), *words])
         return Run(self._await(process, RUN_ID, f"flwr {words[0]}")[1], process, self)

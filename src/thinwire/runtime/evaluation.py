@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ def personal(scores: Sequence[Score]) -> dict[str, float | int | None]:
     return {
         "personal_accuracy": _mean(ordered),
         "personal_worst_decile": _mean(ordered[: math.ceil(len(ordered) / 10)]),
-        "personal_accuracy_weighted": sum(s.accuracy * s.samples for s in scores) / total if total else None,
+        "personal_accuracy_weighted": fsum(s.accuracy * s.samples for s in scores) / total if total else None,
         "evaluated_clients": len(scores),
     }
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return fsum(values) / len(values) if values else None
 
 
 def write_scores(path: Path, scores: Iterable[Score], train_samples: Mapping[int, int]) -> None:

@@ -205,7 +205,7 @@ def played(assembly: Assembly) -> Method:
     deceit = Deceit(assembly, settings)
     if not deceit.liars and not settings.replay:
         return assembly.method
-    deceit.methods  # noqa: B018  built before workers are forked
+    deceit.methods  # noqa: B018  built before workers are forked, which then share them
     return replace(assembly.method, train=deceit.train, evaluate=deceit.evaluate)
 
 

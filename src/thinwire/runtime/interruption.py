@@ -44,3 +44,20 @@ def heeded() -> Iterator[Interruption]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if interruption.asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Processes that start inside ignore Ctrl-C from their first moment on, while they still import; so does this one.
+
+    Nothing changes in threads other than the main one, and where the handler is not Python's own to set again.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

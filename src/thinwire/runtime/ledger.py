@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Traffic:
         """A named bound: mean bits per parameter if each update were coded alone; None where no method gives one."""
         if not self.marginal_bits:
             return None
-        return sum(self.marginal_bits) / len(self.marginal_bits) / self.parameters
+        return fsum(self.marginal_bits) / len(self.marginal_bits) / self.parameters
 
 
 @dataclass(frozen=True)

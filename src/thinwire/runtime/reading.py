@@ -1,7 +1,7 @@
 """Reading the clients' frames: what comes of one, and where it is read.
 
-Frames are read in this process, or where clients run in forked ones, in those: the server then only adds. The updates
-come in the same order with the same bits.
+Frames are read in this process, or where clients run in others of this machine, in those: the server then only adds.
+The updates come in the same order with the same bits.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class RoundWork:
             round=self.round,
             accuracy=accuracy,
             loss=loss,
-            train_loss=sum(self.train_losses.values()) / len(self.train_losses) if self.train_losses else None,
+            train_loss=math.fsum(self.train_losses.values()) / len(self.train_losses) if self.train_losses else None,
             up_bytes=sum(traffic.up),
             down_bytes=sum(traffic.down),
             evaluate_bytes=traffic.evaluate_bytes,

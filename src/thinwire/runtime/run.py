@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import fsum
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,26 +19,28 @@ from thinwire import data as datasets
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
+from thinwire.machine import start_method
 from thinwire.purity import restored
 from thinwire.runtime import checkpoint, faults, origin
 from thinwire.runtime.assembly import Assembly, assemble
-from thinwire.runtime.client import Clients
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
 from thinwire.runtime.folder import CHECKPOINT, CLIENTS, CONFIG, ROUNDS, SUMMARY, check_free, claim, resumable
-from thinwire.runtime.forked import default_workers, open_pool, open_reader
+from thinwire.runtime.hiring import NoWorkersError, refuse_in_import
 from thinwire.runtime.interruption import Interruption, heeded
 from thinwire.runtime.ledger import NOTHING, Ledger, Mark, Round, finite, strict_json
 from thinwire.runtime.link import Link
 from thinwire.runtime.lock import held
 from thinwire.runtime.pool import Pool
 from thinwire.runtime.progress import Progress
+from thinwire.runtime.recipe import clients_of
 from thinwire.runtime.recorder import FRAMES, Recorder
 from thinwire.runtime.records import Records, Shelf
 from thinwire.runtime.round import RoundWork
 from thinwire.runtime.simulate import Simulation
 from thinwire.runtime.together import Together
 from thinwire.runtime.trial import try_out
+from thinwire.runtime.workers import default_workers, open_pool, open_reader
 
 OnRound = Callable[[Round, int], None]  # the round just committed, rounds in all
 Connect = Callable[[Assembly], Pool]  # to clients on machines of their own
@@ -68,8 +72,11 @@ def start(
         ConfigError: the directory is taken and `force` is not given.
         ThinwireError: another process works in it.
     """
+    refuse_in_import()
     assembly = assemble(experiment)
-    try_out(assembly)
+    start_method()  # a wrong one shows before the run leaves a directory
+    with _one_thread():
+        try_out(assembly)
     check_free(out, force)
     with held(out):
         claim(out, force, save_frames)
@@ -91,6 +98,7 @@ def resume(
         DataError: the data are not, or neither checkpoint can be read.
         ThinwireError: another process works in the directory, or its disk fails.
     """
+    refuse_in_import()
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
     with resumable(out), held(out):
@@ -129,8 +137,15 @@ def _local(assembly: Assembly, workers: int | None) -> Pool:
     number = workers or (1 if alone else default_workers(assembly.device, assembly.cohort_size))
     if number > 1 and alone:
         raise ConfigError("workers", number, "1 on a GPU, and where clients train together")
-    clients = Clients(faults.played(assembly), assembly.client_data, assembly.run_id, assembly.evaluation_data)
-    return Together(clients) if assembly.together else open_pool(clients, number)
+    if assembly.together:
+        return Together(clients_of(assembly))
+    try:
+        return open_pool(assembly, number)
+    except NoWorkersError as error:
+        if workers:
+            raise
+        warnings.warn(f"one process plays all clients: {error}", stacklevel=2)
+        return open_pool(assembly, 1)
 
 
 def _most_bytes(experiment: Experiment) -> int:
@@ -263,8 +278,8 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),
         "evaluate_bytes": sum(entry.evaluate_bytes for entry in rounds),
-        "mean_up_bpp": sum(entry.up_bpp for entry in rounds) / len(rounds),
-        "mean_down_bpp": sum(entry.down_bpp for entry in rounds) / len(rounds),
+        "mean_up_bpp": fsum(entry.up_bpp for entry in rounds) / len(rounds),
+        "mean_down_bpp": fsum(entry.down_bpp for entry in rounds) / len(rounds),
         "last_up_bpp": rounds[-1].up_bpp,
         "link_seconds": _link_seconds(rounds),
     }
@@ -273,7 +288,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
 def _link_seconds(rounds: list[Round]) -> float | None:
     """Of the whole run; None unless every round was timed."""
     found = [entry.link_seconds for entry in rounds if entry.link_seconds is not None]
-    return sum(found) if len(found) == len(rounds) else None
+    return fsum(found) if len(found) == len(rounds) else None
 
 
 def _personal(out: Path, last: Round) -> dict[str, float | int | None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -116,6 +116,10 @@ class Store:
         if self.connection:
             self.connection.close()
             self.connection = None
+
+    def __del__(self) -> None:  # from Python 3.13 on, a connection warns when nobody closes it
+        with suppress(sqlite3.Error):
+            self.close()
 
     def _opened(self) -> sqlite3.Connection:
         if self.connection is None:

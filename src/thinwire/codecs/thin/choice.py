@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.thin import lowrank
 from thinwire.codecs.thin.model import Model
 from thinwire.codecs.thin.stream import Plane, chosen

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from thinwire.codecs.base import Context
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.thin.model import code_bit, learn, mix
 from thinwire.codecs.thin.stream import Stream
 from thinwire.codecs.thin.tables import HALF

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from thinwire.codecs.kernels import njit
 
 LARGEST = float(np.finfo(np.float32).max)
 

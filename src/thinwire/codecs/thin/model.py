@@ -12,8 +12,8 @@ Reference: M. Mahoney, "Adaptive weighing of context models for lossless data co
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.rangecoder import carry
 from thinwire.codecs.thin.tables import COSTS, HALF, LARGEST, RATES, SQUASH, STRETCH
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil, floor, log2
+from math import ceil, floor, fsum, log2
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     round keeps the ways of the finer side and goes on with the step alone. Entries of one magnitude become levels, or
     0, all at one step: an error in that gap is met by the finer side, a size by levels of as many entries as fit.
     """
-    whole = sum(energy(source.x) for source in sources)
+    whole = fsum(energy(source.x) for source in sources)  # from Python 3.12 on, sum has other last bits
     if whole == 0:
         return Found(0, [Piece() for _ in sources], 0.0, 0)
     n = sum(source.x.size for source in sources)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
+from thinwire.codecs.kernels import njit
 from thinwire.codecs.thin import lowrank
 from thinwire.codecs.thin.model import Model
 from thinwire.codecs.thin.stream import NOWHERE, Plane, Stream

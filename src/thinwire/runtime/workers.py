@@ -1,53 +1,59 @@
-"""Clients in forked processes, which inherit method and data; only bytes cross the pipes."""
+"""Clients in processes of this machine; only bytes cross the pipes to them."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, ClassVar
-
-import torch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, Self, cast
 
 from thinwire.codecs.dense import CASTS
+from thinwire.machine import cores, start_method
 from thinwire.methods import Method
 from thinwire.methods.base import ServerState
 from thinwire.runtime import pipes
-from thinwire.runtime.client import Answer, Clients, Record
+from thinwire.runtime.assembly import Assembly
+from thinwire.runtime.client import Answer, Clients
+from thinwire.runtime.hiring import Hired, anew, dismiss, forked
 from thinwire.runtime.pool import Inline, Pool, Task
 from thinwire.runtime.reading import Reader, Reading, Readings, read
+from thinwire.runtime.recipe import clients_of
 
 AHEAD = 2  # tasks or frames that may wait, a worker: bounds the answers kept for their turn
 AHEAD_BYTES = 2**28  # of answers that may wait for their frames to be read
 Job = tuple[int, Callable[[], bytes]]  # its number, and what packs it when its turn comes
 
 
-class Forked:
+class Workers:
     """Clients spread over processes with one torch thread each, which also read frames for the server."""
 
     may_be_late: ClassVar[bool] = False
 
-    def __init__(self, clients: Clients, workers: int) -> None:
-        context = get_context("fork")
-        self.pipes: list[Connection] = []
-        self.processes = []
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(clients, theirs, [*self.pipes, ours]), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
+    def __init__(self, hired: Sequence[Hired], leave: Callable[[], object] = lambda: None) -> None:
+        self.processes, self.pipes = [process for process, _ in hired], [pipe for _, pipe in hired]
+        self.leave = leave  # done when all have ended
         self.idle, self.busy = list(self.pipes), dict[Connection, int]()  # pipe -> job under way
         self.frames, self.tasks, self.numbers = deque[Job](), deque[Job](), count()
         self.results: dict[int, bytes] = {}
+
+    @classmethod
+    def forked(cls, clients: Clients, number: int) -> Self:
+        """Forks of this process."""
+        return cls(forked(clients, number))
+
+    @classmethod
+    def anew(cls, assembly: Assembly, number: int, method: str) -> Self:
+        """Processes that inherit nothing, started by `spawn` or `forkserver`."""
+        folder = TemporaryDirectory(prefix="thinwire-", ignore_cleanup_errors=True)
+        try:
+            return cls(anew(assembly, number, method, Path(folder.name)), folder.cleanup)
+        finally:
+            folder.cleanup()  # what is mapped stays readable; on Windows it stays as a file too, until it is not mapped
 
     @property
     def ahead(self) -> int:
@@ -91,8 +97,7 @@ class Forked:
 
     def _result(self, job: int) -> bytes:
         while job not in self.results:
-            for ready in wait(list(self.busy)):
-                assert isinstance(ready, Connection)
+            for ready in cast(list[Connection], wait(list(self.busy))):
                 self.results[self.busy.pop(ready)] = pipes.receive(ready)
                 self.idle.append(ready)
             self._hand_out()
@@ -100,11 +105,8 @@ class Forked:
 
     def close(self) -> None:
         """End the workers, idle or not."""
-        for pipe in self.pipes:
-            pipe.close()
-        for process in self.processes:
-            process.terminate()
-            process.join()
+        dismiss(list(zip(self.processes, self.pipes, strict=True)))
+        self.leave()
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Elsewhere:
     """Reads in the processes of a pool."""
 
     method: Method
-    pool: Forked
+    pool: Workers
 
     def __call__(self, state: ServerState, answers: Iterator[Answer]) -> Readings:
         """Answers in their order, each with what came of its frame; those whose frames are under way wait."""
@@ -146,49 +148,22 @@ class Elsewhere:
 def open_reader(method: Method, pool: Pool) -> Reader | None:
     """Coded frames are read where the clients run, if those are processes of this machine; else by the run itself."""
     coded = method.mirror and not isinstance(method.uplink, CASTS)
-    return Elsewhere(method, pool) if coded and isinstance(pool, Forked) else None
+    return Elsewhere(method, pool) if coded and isinstance(pool, Workers) else None
 
 
-def open_pool(clients: Clients, workers: int) -> Pool:
-    """Clients in this process for one worker, else in that many forked ones."""
-    return Inline(clients) if workers == 1 else Forked(clients, workers)
+def open_pool(assembly: Assembly, workers: int) -> Pool:
+    """The clients of a run in this process for one worker, else in that many others."""
+    if workers == 1:
+        return Inline(clients_of(assembly))
+    method = start_method()
+    if method == "fork":
+        return Workers.forked(clients_of(assembly), workers)
+    return Workers.anew(assembly, workers, method)
 
 
 def default_workers(device: str, cohort: int) -> int:
     """As many processes as cores, at most one a client of the round; one on a GPU."""
-    return 1 if device != "cpu" else max(1, min(len(os.sched_getaffinity(0)), cohort))
-
-
-def _serve(clients: Clients, pipe: Connection, inherited: list[Connection]) -> None:
-    """A worker's life: rounds, tasks and frames until the pipe closes, be it in the middle of an answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for other in inherited:
-        other.close()
-    torch.set_num_threads(1)
-    broadcasts: list[bytes] = []
-    while True:
-        try:
-            head, *parts = pipes.unpack(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
-        if "begin" in head:
-            clients.sync(parts[0])
-            broadcasts = parts[1:]
-            continue
-        work = _task if "purpose" in head else _frame
-        reply = work(clients, head, parts, broadcasts)
-        with suppress(OSError):
-            pipe.send_bytes(reply)
-
-
-def _task(clients: Clients, head: dict[str, Any], parts: list[bytes], broadcasts: list[bytes]) -> bytes:
-    record = Record(head["have"], parts[0], parts[1], head["pending"])
-    broadcast = broadcasts[head["broadcast"]]
-    return pipes.pack_answer(clients.answer(head["client"], record, head["accepted"], broadcast, head["purpose"]))
-
-
-def _frame(clients: Clients, head: dict[str, Any], parts: list[bytes], broadcasts: list[bytes]) -> bytes:
-    return pipes.pack_reading(clients.read(head["client"], parts[0]))
+    return 1 if device != "cpu" else max(1, min(cores(), cohort))
 
 
 def _pack_task(task: Task) -> bytes:
