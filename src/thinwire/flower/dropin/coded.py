@@ -82,14 +82,3 @@ def _moving(context: Context, told: tuple[int, ...]) -> Context:
     kept = _kept(context.layout, told)
     layout = Layout.of({entry.name: entry.shape for entry in kept}, {entry.name: entry.role for entry in kept})
     return replace(context, layout=layout)
-
-
-def error(wanted: np.ndarray, made: np.ndarray) -> float:
-    """NMSE ‖x − x̂‖² / ‖x‖² in float64; 0 where both are all zeros, infinite where only x is or x̂ is not finite."""
-    wide = wanted.astype(np.float64)
-    with np.errstate(all="ignore"):
-        lost = float(np.square(wide - made).sum())
-        if lost == 0:
-            return 0.0
-        whole = float(np.square(wide).sum())
-        return lost / whole if whole and np.isfinite(lost) else float("inf")

@@ -12,7 +12,7 @@ import numpy as np
 
 from thinwire import frame as frames
 from thinwire import rng
-from thinwire.codecs import Codec, Context, at, codec_name, tag
+from thinwire.codecs import Codec, Context, at, codec_name, nmse, tag
 from thinwire.errors import DecodeError, NeedKeyframe
 from thinwire.flower.dropin import coded, raw
 from thinwire.flower.dropin.buffers import fault
@@ -104,7 +104,7 @@ def _values(
     for entry, mark, array in zip(split.layout, made.marks, before, strict=True):
         if mark == coded.FLOOR:
             seen[entry.slice] = np.maximum(seen[entry.slice], -array.ravel().astype(np.float64))
-    return _error_bytes(coded.error(change, seen)) + data, seen
+    return _error_bytes(nmse(change, seen)) + data, seen
 
 
 def _error_bytes(nmse: float) -> bytes:
