@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,11 @@ class Parts(Sequence[np.ndarray]):
     @property
     def holders(self) -> Sequence[int]:
         """The clients that have samples, in order."""
-        return [client for client in range(len(self)) if self.size(client)]
+        return self.where(bool)
+
+    def where(self, fits: Callable[[int], bool]) -> Sequence[int]:
+        """The clients whose number of samples is such, in order."""
+        return [client for client in range(len(self)) if fits(self.size(client))]
 
 
 class Dealt(Parts):
@@ -68,7 +72,6 @@ class Drawn(Parts):
         """The same for every client."""
         return self.each
 
-    @property
-    def holders(self) -> Sequence[int]:
-        """All of them."""
-        return range(self.clients)
+    def where(self, fits: Callable[[int], bool]) -> Sequence[int]:
+        """All of them, or none: they have equally many."""
+        return range(self.clients if fits(self.each) else 0)

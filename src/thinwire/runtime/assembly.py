@@ -150,7 +150,8 @@ class Assembly:
     def clients(self) -> Sequence[int]:
         """Clients that hold samples they can train on; the others are never asked."""
         holders = self.parts.holders
-        alone = [client for client in holders if self.parts.size(client) - self.held_back(client) == 1]
+        fraction = self.experiment.data.test_fraction
+        alone = self.parts.where(lambda size: size - held_back(size, fraction) == 1)
         every = self.experiment.local.batch_size == 1
         if not (alone or every) or not (reason := self._alone()):
             return holders
