@@ -100,10 +100,10 @@ def test_flower_truncated_frame_is_refused():
 
 def test_flower_frame_of_another_format_version_is_refused():
     def edit(data):
-        body = data[:2] + b"\2" + data[3:-4]
+        body = data[:2] + b"\3" + data[3:-4]
         return body + struct.pack("<I", crc32(body))
 
-    assert drop_of(with_frame(edit)) == "frame: format version 2, this reader knows 1"
+    assert drop_of(with_frame(edit)) == "frame: format version 3, this reader knows 1 and 2"
 
 
 def test_flower_frame_of_another_round_is_refused():

@@ -13,7 +13,8 @@ from thinwire import api
 from thinwire.codecs import QSGD, Float32
 from thinwire.codecs.entries import Entries
 from thinwire.errors import ThinwireError
-from thinwire.methods import Update, base
+from thinwire.methods import Update
+from thinwire.methods.assemble import assemble
 from thinwire.methods.base import Setup
 from thinwire.methods.fedavg import FedAvg, Options
 from thinwire.runtime import pipes, workers
@@ -189,7 +190,7 @@ def test_a_subclass_with_a_read_of_its_own_has_no_mirror_until_it_says_so():
             return super().mirror(held)
 
     setup = Setup(build=two_layers, local=Local(batch_size=8))
-    made = [base.assemble("own", kind(setup, Options(), QSGD(), Float32()), 8) for kind in (FedAvg, Reads, Mirrors)]
+    made = [assemble("own", kind(setup, Options(), QSGD(), Float32())) for kind in (FedAvg, Reads, Mirrors)]
     assert [method.mirror is None for method in made] == [False, True, False]
 
 

@@ -39,9 +39,10 @@ def many():
 
 
 def far_test():
-    """Test samples so far away that no loss on them is finite, whatever is learnt."""
+    """Test samples, behind those that a trial sees, so far away that no loss on them is finite."""
     (x, y), (test_x, test_y) = blobs()
-    return (x, y), (np.float32(1e38) * np.sign(test_x), test_y)
+    test_x[8:] = np.float32(1e38) * np.sign(test_x[8:])
+    return (x, y), (test_x, test_y)
 
 
 class TwoLayers(nn.Module):
@@ -67,6 +68,12 @@ def grouped():
 def batch_norm():
     """With running statistics."""
     return nn.Sequential(nn.Linear(FEATURES, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, CLASSES))
+
+
+def weight_normed():
+    """Layers that no mask may touch."""
+    first = nn.utils.parametrizations.weight_norm(nn.Linear(FEATURES, 4))
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(4, CLASSES))
 
 
 def norm_alone():
@@ -109,7 +116,7 @@ class Fragile(nn.Linear):
     """Breaks when it is scored, with an error of its own."""
 
     def forward(self, x):
-        if not self.training and len(x) > 2:
+        if not self.training and len(x) > 8:  # more than a trial scores
             raise IndexError("broken by its own code")
         return super().forward(x)
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,7 +174,7 @@ def _unsound(entry: Entry, evidence: Evidence, way: str = "fedavg") -> str:
     if before.keys() - after.keys():
         return f"missing in the shipped model: {sorted(before.keys() - after.keys())}"
     if way == "local":  # nothing comes back to the server: its model stays the initial one
-        entry = replace(entry, grows=())
+        entry = entry._replace(grows=())
     changes = (_changed(key, tensor, after[key], entry) for key, tensor in before.items())
     return next(filter(None, changes), "")
 

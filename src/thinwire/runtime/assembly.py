@@ -113,7 +113,7 @@ class Assembly:
     def _obstacle(self) -> str:
         """Why clients cannot train together; empty if they can."""
         if self.method.train_together is None:
-            return "the method trains client by client"
+            return "the method trains client by client, or the model has buffers or frozen parameters"
         if self.experiment.faults.any:
             return "[faults] befall one client at a time"
         train = self.dataset.train.take(np.arange(2))
