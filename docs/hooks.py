@@ -1,13 +1,14 @@
 """MkDocs: equations become MathML, which browsers draw themselves; tables of measured runs come from their CSV file.
 
 `<!-- curves: fedavg fedpm -->` stands for a table of the last round of these entries of experiments/methods, with
-`frontier` in place of `curves` of experiments/frontier.
+`frontier` in place of `curves` of experiments/frontier. `<!-- zoo -->` stands for the outcomes of tests/zoo.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+import sys
 from html import unescape
 from pathlib import Path
 from statistics import mean
@@ -19,6 +20,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 POINTS = {"curves": ("methods/mnist", "methods/digits"), "frontier": ("frontier/mnist",)}  # see experiments/curves.py
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 TABLE = re.compile(rf"<!-- ({'|'.join(POINTS)}): ([\w -]+?) -->")
+ZOO = "<!-- zoo -->"
 METHODS = {
     "fedavg": "FedAvg, float32",
     "fedzip": "FedZip pinned, 1 %, error feedback",
@@ -90,8 +92,20 @@ def _mean(points: list[Point]) -> Point:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with its tables of runs."""
+    """The page with its tables of runs, and of what becomes of the models of the zoo."""
+    if ZOO in markdown:
+        markdown = markdown.replace(ZOO, zoo())
     return TABLE.sub(lambda found: table(found[1], found[2].split()), markdown)
+
+
+def zoo() -> str:
+    """A table a family of models."""
+    sys.path.insert(0, str(EXPERIMENTS.parent))  # MkDocs does not start at the root of the project
+    try:
+        from tests.zoo.table import load, markdown
+    finally:
+        sys.path.pop(0)
+    return markdown(load())
 
 
 def table(points: str, entries: list[str]) -> str:
