@@ -136,10 +136,12 @@ def median(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _check(part: Buffer, data: bytes, known: bytes) -> None:
-    """DecodeError names a buffer with an entry that is neither finite nor the one known."""
+    """DecodeError names a buffer with an entry that is neither finite nor the one known, or a negative variance."""
     if not part.dtype.is_floating_point:
         return
     new, old = part.values(data), part.values(known)
+    if part.key == "running_var" and bool((new < 0).any()):
+        raise DecodeError(f"buffer {part.name}: a negative variance")
     bad = ~(new.isfinite() & (new.double().abs() <= _LARGEST))
     if bool((bad & ~((new == old) | (new.isnan() & old.isnan()))).any()):
         raise DecodeError(f"buffer {part.name}: NaN or infinite entries")

@@ -123,13 +123,14 @@ def test_a_buffer_with_new_entries_that_are_not_finite_is_refused_by_name():
     frame = frames.read(method.train(held, {}, Data(0, x, y))[0])
     payload = frame.one(Section.BUFFERS)
     bad = payload[:1] + np.full(4, np.nan, np.float32).tobytes() + payload[17:]
+    negative = payload[:17] + np.full(4, -1e-9, np.float32).tobytes() + payload[33:]
 
     def sent(buffers):
         sections = (*(part for part in frame.sections if part[0] != Section.BUFFERS), (Section.BUFFERS, buffers))
         return frames.write(replace(frame, sections=sections))
 
     for data, reason in (
-        (bad, r"buffer 1\.running_mean: NaN or infinite"), (payload[:-1], "buffers: .* bytes, .* expected"),
+        (bad, r"buffer 1\.running_mean: NaN or infinite"), (negative, r"buffer 1\.running_var: a negative"), (payload[:-1], "buffers: .* bytes, .* expected"),
         (payload + b"\0", "buffers: .* bytes, .* expected"), (b"\xff" + payload[1:], "not about 3 of them"),
     ):  # fmt: skip
         with pytest.raises(DecodeError, match=reason):
