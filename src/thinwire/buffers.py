@@ -8,10 +8,11 @@ what the other side holds and gives them whole, so a constant costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from statistics import median_high, median_low
 
 import numpy as np
 import torch
@@ -122,17 +123,31 @@ class Buffers:
         return b"".join(made)
 
 
-Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (K, n) values, (K,) samples -> (n,)
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of one entry that clients have different values of.
+
+    floats: (K, n) float64 values, (K,) samples -> (n,); wholes: K numbers, K samples -> one, in Python's own numbers.
+    """
+
+    floats: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    wholes: Callable[[Sequence[int], Sequence[int]], int]
 
 
-def mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Σ nₖ vₖ / Σ nₖ: within the values' range, so that variances stay at least 0."""
-    return weights @ rows / weights.sum()
+def _mean(values: Sequence[int], weights: Sequence[int]) -> int:
+    """The weighted mean to the nearest whole number, halves upwards: exact to 2⁶³."""
+    total = sum(weights)
+    return (2 * sum(weight * value for weight, value in zip(weights, values, strict=True)) + total) // (2 * total)
 
 
-def median(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """medianₖ vₖ, whatever the sample counts."""
-    return np.median(rows, axis=0)
+def _median(values: Sequence[int], weights: Sequence[int]) -> int:
+    """The median to the nearest whole number, halves upwards."""
+    return (median_low(values) + median_high(values) + 1) // 2
+
+
+# Σ nₖ vₖ / Σ nₖ: within the values' range, so that variances stay at least 0.
+MEAN = Rule(lambda rows, weights: weights @ rows / weights.sum(), _mean)
+MEDIAN = Rule(lambda rows, weights: np.median(rows, axis=0), _median)  # whatever the sample counts
 
 
 def _check(part: Buffer, data: bytes, known: bytes) -> None:
@@ -149,28 +164,19 @@ def _check(part: Buffer, data: bytes, known: bytes) -> None:
 
 def _combined(part: Buffer, known: bytes, rows: Sequence[bytes], weights: Sequence[int], rule: Rule) -> bytes:
     """One buffer's bytes."""
-    values, old = [part.values(row) for row in rows], part.values(known)
+    values = [part.values(row) for row in rows]
     if part.dtype.is_floating_point:
-        return _bytes(_floats(old, torch.stack(values), weights, rule))
-    return _bytes(torch.tensor(_wholes(old.tolist(), [row.tolist() for row in values], weights), dtype=part.dtype))
+        return _bytes(_floats(part.values(known), torch.stack(values), weights, rule))
+    entries = zip(*(row.tolist() for row in values), strict=True)
+    return _bytes(torch.tensor([rule.wholes(entry, weights) for entry in entries], dtype=part.dtype))
 
 
 def _floats(old: torch.Tensor, values: torch.Tensor, weights: Sequence[int], rule: Rule) -> torch.Tensor:
     """The rule in float64; where a value is not finite, all clients hold the one known, as `patched` has checked."""
     fixed = ~values.isfinite().all(dim=0)
     rows = torch.where(fixed, torch.zeros((), dtype=torch.float64), values.double()).numpy()
-    found = torch.from_numpy(rule(rows, np.array(weights, dtype=np.float64)))
+    found = torch.from_numpy(rule.floats(rows, np.array(weights, dtype=np.float64)))
     return torch.where(fixed, old, found.to(old.dtype))
-
-
-def _wholes(old: list[int], rows: Sequence[list[int]], weights: Sequence[int]) -> list[int]:
-    """The weighted mean to the nearest whole number, in Python's own numbers: exact to 2⁶³."""
-    total = sum(weights)
-    moved = (
-        sum(weight * (int(row[place]) - int(start)) for weight, row in zip(weights, rows, strict=True))
-        for place, start in enumerate(old)
-    )
-    return [int(start) + (2 * change + total) // (2 * total) for start, change in zip(old, moved, strict=True)]
 
 
 def _bytes(values: torch.Tensor) -> bytes:
@@ -178,14 +184,27 @@ def _bytes(values: torch.Tensor) -> bytes:
     return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+def places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor, bool]]:
+    """Every buffer once: its name, module, name there and tensor, and whether it belongs to the model's state.
+
+    A hook may give the state's entries other names, so the modules themselves are asked.
+    """
+    seen = set[int]()
+    for loose in (False, True):
+        for path, module in model.named_modules():
+            for key, tensor in module._buffers.items():
+                if tensor is None or id(tensor) in seen or (key in module._non_persistent_buffers_set) != loose:
+                    continue
+                seen.add(id(tensor))
+                yield f"{path}.{key}" if path else key, module, key, tensor, not loose
+
+
 def buffers_of(model: nn.Module) -> Buffers:
     """The buffers that belong to a model's state, each once; ConfigError for complex ones."""
-    persistent, parts = model.state_dict(keep_vars=True).keys(), []
-    for name, tensor in model.named_buffers():
-        if name not in persistent:
-            continue
-        if tensor.dtype.is_complex:
+    parts = []
+    for name, owner, key, tensor, belongs in places(model):
+        if belongs and tensor.dtype.is_complex:
             raise ConfigError(f"model buffer {name}", str(tensor.dtype), "floats, whole numbers or bool")
-        path, _, key = name.rpartition(".")
-        parts.append(Buffer(name, model.get_submodule(path), key, tensor.shape, tensor.dtype))
+        if belongs:
+            parts.append(Buffer(name, owner, key, tensor.shape, tensor.dtype))
     return Buffers(tuple(parts))

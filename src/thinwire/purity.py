@@ -1,42 +1,64 @@
-"""What a forward pass may look at besides weights, buffers and samples: global generators and hidden state.
+"""What a forward pass may look at besides weights, buffers and samples: torch's settings, generators, hidden state.
 
 A client's work must be a function of what it was sent, its own state and its samples; else its bytes depend on who
-trained before it in the same process. `drawing` seeds every global generator and restores it. `Hidden` remembers what
-a model keeps outside its state (buffers that are not persistent, attributes, caches) and puts it back.
+trained before it in the same process, or on what its caller has set. `plain` sets torch's own settings, `drawing` seeds
+every global generator; both restore. `Hidden` remembers what a model keeps outside its state (buffers that are not
+persistent, attributes, caches) and puts it back.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from thinwire.buffers import places
 from thinwire.errors import ConfigError
 
 _BASE = frozenset(vars(nn.Module()))  # attributes that every module has
-_FIXED = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
+_FIXED = (
+    bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size,
+    FunctionType, BuiltinFunctionType,
+)  # fmt: skip
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Torch as it is at the start of a process: float32 on the processor, with gradients, without autocast."""
+    dtype, here = torch.get_default_dtype(), torch.device("cpu")
+    # only where it is another one: every operation inside passes through the device
+    device = nullcontext() if torch.get_default_device() == here else here
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False), device:
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager
 def restored(device: str = "cpu") -> Iterator[None]:
-    """Torch's, numpy's and Python's global generators are afterwards as they were; within another one, only there.
+    """Within it torch is `plain`; afterwards it and all global generators are as they were. Within another: nothing.
 
-    Saving them costs a tenth of a millisecond, more than a small client's step: a run does it once, around all of it.
+    Generators: torch's, numpy's and Python's. Saving them costs a tenth of a millisecond, more than a small client's
+    step: a run does it once, around all of it.
     """
     global _depth
     saved = _states(device) if _depth == 0 else None
     _depth += 1
     try:
-        yield
+        with plain() if saved else nullcontext():
+            yield
     finally:
         _depth -= 1
-        if saved is not None:
+        if saved:
             _restore_states(saved)
 
 
@@ -71,24 +93,20 @@ def _restore_states(saved: tuple[Any, ...]) -> None:
 class Hidden:
     """A model's hidden state as it was when this was made; `reset` puts it back.
 
-    Torch's own layers keep nothing but buffers. What cannot be copied (an open file, a lock) stays as it is: a trial
-    of the model before the run finds out whether that matters.
+    What cannot be copied (an open file, a lock) stays as it is, and so does what a class or a module of Python keeps: a
+    trial of the model before the run finds out whether that matters.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        persistent = model.state_dict(keep_vars=True).keys()
         self.modules = [(module, dict(module._modules), dict(module._buffers)) for module in model.modules()]
         self.parameters = {id(module): frozenset(module._parameters) for module in model.modules()}
         self.loose = [
-            (tensor, tensor.detach().clone(), tensor._version)
-            for name, tensor in model.named_buffers()
-            if name not in persistent
+            (tensor, tensor.detach().clone(), tensor._version) for *_, tensor, belongs in places(model) if not belongs
         ]
         parts = (*model.modules(), *model.parameters(), *model.buffers())
         self.same = {id(part): part for part in parts}  # copies refer to the model's own parts
-        own = [module for module, *_ in self.modules if not type(module).__module__.startswith("torch.nn.")]
         self.fixed, self.copied = [], []
-        for module in own:
+        for module, *_ in self.modules:
             attributes = {key: value for key, value in vars(module).items() if key not in _BASE}
             copied = {key: value for key, value in attributes.items() if not _is_fixed(value)}
             self.fixed.append((module, attributes, len(vars(module))))
@@ -96,6 +114,8 @@ class Hidden:
                 self.copied.append((module, copies))
 
     def _copy(self, value: Any) -> Any:
+        if type(value) is list and all(map(_is_fixed, value)):  # as convolutions have one
+            return list(value)
         try:
             return deepcopy(value, dict(self.same))
         except Exception:  # whatever an object of somebody's own raises
@@ -131,7 +151,7 @@ def _is_fixed(value: Any) -> bool:
     """Can nothing inside a value change?"""
     if isinstance(value, tuple | frozenset):
         return all(map(_is_fixed, value))
-    return isinstance(value, _FIXED) or callable(value)
+    return isinstance(value, _FIXED)
 
 
 def _restore(now: dict[str, Any], before: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from thinwire.buffers import Buffers, buffers_of
+from thinwire.buffers import Buffers, buffers_of, places
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.purity import Hidden
@@ -57,13 +57,18 @@ def layout_of(model: nn.Module, personal: Collection[str] = ()) -> Layout:
 
 
 def check(model: nn.Module) -> None:
-    """ConfigError names a tensor that cannot be trained as a part of one flat float32 vector."""
+    """ConfigError names a tensor that cannot be trained as a part of one flat float32 vector, or read as bytes."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ConfigError("model", type(model).__name__, "a module in Python: TorchScript keeps its tensors to itself")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
             allowed = "a tensor with values: let the model's function run one batch through its lazy layers"
             raise ConfigError(f"model tensor {name}", "lazy, not yet initialised", allowed)
         if tensor.is_meta:
             raise ConfigError(f"model tensor {name}", "on the meta device", "a tensor with values")
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            kind = f"{tensor.dtype}" if tensor.is_quantized else f"{tensor.layout}"
+            raise ConfigError(f"model tensor {name}", kind, "a plain tensor: not sparse, not quantised")
     for name, parameter in trained(model):
         if parameter.dtype != torch.float32:
             allowed = "float32 for trained parameters: call .float() on the model, or set requires_grad = False"
@@ -89,6 +94,13 @@ def _check_memory(model: nn.Module) -> None:
             end, holder = stop, name
 
 
+def _part(model: nn.Module) -> None:
+    """Give buffers whose entries share one place, as `expand` makes them, memory that can be written."""
+    for _, owner, key, tensor, _ in places(model):
+        if any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+            owner._buffers[key] = tensor.contiguous()
+
+
 def _span(tensor: torch.Tensor) -> tuple[tuple[str, int], tuple[str, int]]:
     """First byte and end of a tensor's memory, each with its device."""
     device, start = str(tensor.device), tensor.data_ptr()
@@ -109,14 +121,15 @@ class FlatModel:
     def __init__(self, model: nn.Module, device: str = "cpu", personal: Collection[str] = ()) -> None:
         check(model)
         self.model = model.to(device)
+        _part(model)
         self.asleep = [module for module in model.modules() if model.training and not module.training]
         self.train()
         self.layout = layout_of(model, personal)
         ordered = sorted(trained(model), key=lambda item: item[0] in personal)
         self.size = sum(parameter.numel() for _, parameter in ordered)  # P
         self.shared = self.layout.size
-        self.parameters = torch.empty(self.size, device=device)
-        self.gradient = torch.zeros(self.size, device=device)
+        self.parameters = torch.empty(self.size, dtype=torch.float32, device=device)
+        self.gradient = torch.zeros_like(self.parameters)
         self.named: list[tuple[str, slice, torch.Size]] = []  # where every parameter is, its name and shape
         self._view(ordered)
         self.initial = self.parameters.to("cpu", copy=True).numpy()  # (P,) as it was built

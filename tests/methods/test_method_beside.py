@@ -1,5 +1,6 @@
 """Buffers and frozen parameters travel beside any method: exactly, or not at all."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from toyworld import CLASSES, FEATURES, World, batch_norm, build
 from thinwire import frame as frames
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.frame import Section
-from thinwire.methods import Data
+from thinwire.methods import Data, aggregate
 
 EVERY = [
     "fedavg", "fedprox", "scaffold", "feddyn", "fedper", "fedpm", "ssfl", "client-masks", "dispfl", "sparsyfed",
@@ -76,6 +77,51 @@ def test_buffers_of_personal_layers_stay_on_the_client():
     assert buffers(world.method.model(world.progress.server))["1.num_batches_tracked"] == 0
 
 
+class Moves(nn.Module):
+    """Buffers of many kinds that every training step moves; a hook gives them other names in the state."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(FEATURES, CLASSES)
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("odd", torch.tensor([False, True]))
+        self.register_buffer("broad", torch.zeros(1).expand(3))
+        self.register_buffer("loose", torch.zeros(2), persistent=False)
+        self.register_state_dict_post_hook(self._rename)
+
+    @staticmethod
+    def _rename(module, state, prefix, metadata):
+        state["renamed"] = state.pop(prefix + "steps")
+        return state
+
+    def forward(self, x):
+        if self.training:
+            self.steps += len(x)
+            self.odd.logical_not_()
+            self.broad += 1
+            self.loose += 1
+        return self.out(x) + self.loose.sum() * 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps"), [(aggregate.Mean(), round((100 * 1 + 4 * 6 + 4 * 7) / 108)), (aggregate.Median(), 6)]
+)
+def test_buffers_of_every_kind_follow_the_rule(rule, steps):
+    method = build("fedavg", Moves, aggregate=rule)
+    state = method.init()
+    held = method.receive(method.broadcast(state, None), None, None)
+    updates = []
+    for client, (samples, rows) in enumerate([(100, 1), (4, 6), (4, 7)]):
+        x, y = np.ones((rows, FEATURES), np.float32), np.arange(rows) % CLASSES
+        frame = frames.read(method.train(held, {}, Data(client, x, y))[0])
+        updates.append(method.read(state, client, frames.write(replace(frame, samples=samples))))
+    found = buffers(method.model(method.merge(state, updates)))
+    assert found["steps"] == steps
+    assert found["odd"].tolist() == [True, False]
+    assert found["broad"].tolist() == [1, 1, 1]
+    assert found["loose"].tolist() == [0, 0]  # it is no part of the state
+
+
 # constants -----------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +176,8 @@ def test_a_buffer_with_new_entries_that_are_not_finite_is_refused_by_name():
         return frames.write(replace(frame, sections=sections))
 
     for data, reason in (
-        (bad, r"buffer 1\.running_mean: NaN or infinite"), (negative, r"buffer 1\.running_var: a negative"), (payload[:-1], "buffers: .* bytes, .* expected"),
+        (bad, r"buffer 1\.running_mean: NaN or infinite"), (negative, r"buffer 1\.running_var: a negative"),
+        (payload[:-1], "buffers: .* bytes, .* expected"),
         (payload + b"\0", "buffers: .* bytes, .* expected"), (b"\xff" + payload[1:], "not about 3 of them"),
     ):  # fmt: skip
         with pytest.raises(DecodeError, match=reason):
@@ -196,6 +243,27 @@ def one_memory():
     return model
 
 
+def with_buffer(tensor):
+    model = nn.Linear(FEATURES, CLASSES)
+    model.register_buffer("extra", tensor)
+    return model
+
+
+def quantised():
+    warnings.simplefilter("ignore")
+    return with_buffer(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8))
+
+
+def sparse():
+    return with_buffer(torch.eye(3).to_sparse())
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and in many models
+        return torch.jit.script(nn.Linear(FEATURES, CLASSES))
+
+
 def complex_buffer():
     model = nn.Linear(FEATURES, CLASSES)
     model.register_buffer("extra", torch.zeros(3, dtype=torch.complex64))
@@ -207,14 +275,28 @@ def complex_buffer():
     (lazy, r"model tensor 0\.\w+ = 'lazy"), (meta, "model tensor weight = 'on the meta device'"),
     (one_memory, r"model tensor [01]\.weight = 'a view'.*shares that of [01]\.weight"),
     (complex_buffer, "model buffer extra = 'torch.complex64'"),
+    (quantised, "model tensor extra = 'torch.quint8': a plain tensor"),
+    (sparse, "model tensor extra = 'torch.sparse_coo': a plain tensor"), (scripted, "a module in Python"),
 ])  # fmt: skip
 def test_a_tensor_that_cannot_be_trained_is_refused_by_name(method, make, named):
     with pytest.raises(ConfigError, match=named):
         build(method, make)
 
 
-def test_a_function_that_hands_out_one_module_is_refused():
+BACKBONE, WEIGHT = nn.Linear(FEATURES, FEATURES), nn.Parameter(torch.ones(CLASSES, FEATURES))
+
+
+def shared_weight():
     model = nn.Linear(FEATURES, CLASSES)
-    build("fedavg", lambda: model)
-    with pytest.raises(ConfigError, match="a new module each time"):
-        build("fedavg", lambda: model)
+    model.weight = WEIGHT
+    return model
+
+
+@pytest.mark.parametrize(("make", "named"), [
+    (lambda: BACKBONE, "model = 'Linear'"),
+    (lambda: nn.Sequential(BACKBONE, nn.Linear(FEATURES, CLASSES)), "model part 0 = 'Sequential'"),
+    (shared_weight, "model part weight = 'Linear'"),
+])  # fmt: skip
+def test_a_function_that_hands_out_a_module_or_parameter_again_is_refused(make, named):
+    with pytest.raises(ConfigError, match=f"{named}: .*new modules and parameters each time"):
+        [build("fedavg", make) for _ in range(2)]

@@ -8,6 +8,7 @@ import time
 from multiprocessing import get_context
 
 import pytest
+import torch
 from toyworld import Spy, World, lines, model_bytes, run
 
 from thinwire import frame as frames
@@ -41,6 +42,14 @@ def summary(out):
     found = json.loads((out / "summary.json").read_text())
     del found["wall_seconds"]
     return found
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedpm"])
+def test_what_the_caller_has_set_in_torch_changes_nothing(tmp_path, name):
+    run(tmp_path / "plain", name, workers=1)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        run(tmp_path / "again", name, workers=1)
+    same(tmp_path / "plain", tmp_path / "again")
 
 
 @pytest.mark.parametrize("case", CASES)

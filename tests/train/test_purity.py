@@ -2,13 +2,14 @@
 
 import random
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from thinwire.purity import Hidden, drawing, restored
+from thinwire.purity import Hidden, drawing, plain, restored
 
 
 def draws():
@@ -40,6 +41,43 @@ def test_within_restored_nothing_is_put_back_until_its_end():
     assert draws() == expected
 
 
+@pytest.mark.parametrize("outside", [
+    torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16), lambda: default(torch.float64),
+    lambda: torch.device("meta"),
+], ids=["no_grad", "inference", "autocast", "float64", "meta"])  # fmt: skip
+def test_what_a_caller_has_set_in_torch_does_not_reach_inside(outside):
+    layer, x = nn.Linear(2, 2), torch.ones(1, 2)
+    with outside():
+        before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+        with plain():
+            y = layer(x * torch.ones(()))
+            y.sum().backward()
+            assert (y.dtype, y.device.type, y.is_inference()) == (torch.float32, "cpu", False)
+        assert before == (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device())
+    assert layer.weight.grad is not None
+
+
+@contextmanager
+def default(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class Counter:
+    """A callable with something inside."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        arguments[0].seen = self.calls  # an attribute of one of torch's own modules
+
+
 class Keeper(nn.Module):
     """Keeps hidden state of many kinds."""
 
@@ -51,6 +89,7 @@ class Keeper(nn.Module):
         self.calls, self.seen, self.table = 0, [], {"a": torch.ones(2)}
         self.source, self.array, self.none = np.random.default_rng(0), np.zeros(2), None
         self.parts = [self.inner]
+        self.counter = Counter()
 
     def forward(self, x):
         self.ema = self.ema + 1
@@ -62,6 +101,7 @@ class Keeper(nn.Module):
         self.array += self.source.random()
         self.none = self.late = x.sum()
         self.register_buffer("made", x, persistent=False)
+        self.counter(self.inner)
         return self.inner(x)
 
 
@@ -80,6 +120,8 @@ def test_everything_that_does_not_travel_is_put_back():
         assert not hasattr(model, "late")
         assert not hasattr(model, "made")
         assert model.parts[0] is model.inner
+        assert model.counter.calls == 0
+        assert not hasattr(model.inner, "seen")
     assert model.kept.tolist() == [6, 6]  # what belongs to the state is not hidden
     model(torch.ones(2))
     assert model.source.random() != noise

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from thinwire import frame as frames
 from thinwire import rng
@@ -128,17 +128,19 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A fresh model whose initial weights depend on the seed alone, with the same bits on every machine.
 
     The global generators of torch, numpy and Python are left as they were. ConfigError for a function that hands out
-    one and the same module again.
+    a module or parameter again: two models would train one.
     """
     with drawing(rng.integer(seed, purpose="model-init")), exact_draws():
         model = build()
-    if model in _made:
-        raise ConfigError("model", type(model).__name__, "a function that makes a new module each time it is called")
-    _made.add(model)
+    parts = [*model.named_modules(), *model.named_parameters()]
+    if shared := [name for name, part in parts if part in _made]:
+        allowed = "a function that makes new modules and parameters each time it is called"
+        raise ConfigError(f"model part {shared[0]}" if shared[0] else "model", type(model).__name__, allowed)
+    _made.update((part, None) for _, part in parts)
     return model
 
 
-_made: WeakSet[nn.Module] = WeakSet()  # modules that are in use in this process
+_made = WeakIdKeyDictionary()  # modules and parameters that are in use in this process
 
 
 def network(setup: Setup) -> nn.Module:

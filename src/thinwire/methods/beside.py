@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from thinwire import frame as frames
-from thinwire.buffers import Rule, mean, median
+from thinwire.buffers import MEAN, MEDIAN, Rule
 from thinwire.codecs import trace
 from thinwire.errors import DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
@@ -50,7 +50,7 @@ def beside(method: Method, flat: FlatModel, setup: Setup) -> Method:
     """The method itself where the model has neither buffers nor frozen parameters, else one that sees to them."""
     if not (flat.buffers or flat.own_buffers or frozen(flat.model)):
         return method
-    added = Beside(method, flat, mean if setup.aggregate == Mean() else median)
+    added = Beside(method, flat, MEAN if setup.aggregate == Mean() else MEDIAN)
     functions: dict[str, Any] = {name: getattr(added, name) for name in FUNCTIONS}
     return replace(method, **functions, mirror=added.mirror if method.mirror else None, train_together=None)
 

@@ -23,7 +23,7 @@ from thinwire.data.partition import held_back
 from thinwire.data.parts import Parts
 from thinwire.errors import ConfigError, DataError
 from thinwire.methods import METHODS, Data, Method, Setup, aggregate, base, server
-from thinwire.purity import drawing
+from thinwire.purity import drawing, plain
 from thinwire.rng import integer
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.link import Link
@@ -230,6 +230,7 @@ def _codec(config: Mapping[str, Any], where: str, assembly: Assembly, others: Se
         raise ConfigError(f"{where}.{field.replace('codec ', '')}", error.value, error.allowed) from None
 
 
+@plain()
 def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly:
     """Load the data unless they are given, deal them out, build the method; every wrong setting shows here."""
     settings = experiment.data

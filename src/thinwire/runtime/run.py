@@ -20,7 +20,7 @@ from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
 from thinwire.frame import MAGIC
 from thinwire.machine import start_method
-from thinwire.purity import restored
+from thinwire.purity import plain, restored
 from thinwire.runtime import checkpoint, faults, origin
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
@@ -56,6 +56,7 @@ class Result:
     model: nn.Module
 
 
+@plain()
 def start(
     experiment: Experiment,
     out: Path,
@@ -88,6 +89,7 @@ def start(
             return _play(assembly, out, progress, ledger, pool, on_round)
 
 
+@plain()
 def resume(
     out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
 ) -> Result:
