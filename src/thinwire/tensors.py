@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from hashlib import sha256
 
@@ -41,6 +41,14 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def frozen(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters with `requires_grad = False`: both ends have them, they never travel and never change."""
     return [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Every parameter at each place that it has: its name there, the module and its name in it."""
+    for path, module in model.named_modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                yield f"{path}.{key}" if path else key, module, key, parameter
 
 
 def layout_of(model: nn.Module, personal: Collection[str] = ()) -> Layout:
@@ -132,6 +140,11 @@ class FlatModel:
         self.gradient = torch.zeros_like(self.parameters)
         self.named: list[tuple[str, slice, torch.Size]] = []  # where every parameter is, its name and shape
         self._view(ordered)
+        self.held = [  # where every parameter is kept, and where its entries and its gradient are
+            (name, module._parameters, key, parameter, parameter.data_ptr(), parameter.grad)
+            for name, module, key, parameter in _owned(model)
+            if parameter.requires_grad
+        ]
         self.initial = self.parameters.to("cpu", copy=True).numpy()  # (P,) as it was built
         self.buffers, self.own_buffers = self._split(buffers_of(model), personal)
         self.first_buffers, self.first_own = self.buffers.read(), self.own_buffers.read()
@@ -154,10 +167,20 @@ class FlatModel:
             module.training = False
 
     def reset(self) -> None:
-        """Training mode, and the hidden state of the start: what every client's work begins with."""
+        """Training mode, and the hidden state of the start: what every client's work begins with.
+
+        ConfigError names a parameter that a forward pass has put out of reach: nobody would train it.
+        """
         if not self.model.training:
             self.train()
         self.hidden.reset()
+        for name, kept, key, parameter, place, gradient in self.held:
+            now = kept.get(key)
+            if now is not parameter or now.data_ptr() != place or now.grad is not gradient or not now.requires_grad:
+                allowed = "the parameter from the start, its gradient left to the training loop"
+                raise ConfigError(
+                    f"model tensor {name}", "replaced, frozen or its gradient dropped in a forward pass", allowed
+                )
 
     def _view(self, ordered: list[tuple[str, nn.Parameter]]) -> None:
         """Make the parameters, in this order, views of the flat tensors."""

@@ -44,6 +44,54 @@ class Late(torch.nn.Module):
         return self.out(x) + self.shift
 
 
+class Swaps(torch.nn.Linear):
+    """Puts a new parameter in the old one's place: the old one would be trained."""
+
+    def forward(self, x):
+        self.weight = torch.nn.Parameter(self.weight.detach() * 0.9)
+        return super().forward(x)
+
+
+class Renews(torch.nn.Linear):
+    """Gives a parameter other memory."""
+
+    def forward(self, x):
+        self.weight.data = self.weight.data * 0.9
+        return super().forward(x)
+
+
+class DropsGradients(torch.nn.Linear):
+    """Clears gradients by itself, and with them the place where the training loop looks for them."""
+
+    def forward(self, x):
+        self.zero_grad()
+        return super().forward(x)
+
+
+class Freezes(torch.nn.Linear):
+    """Freezes a parameter late."""
+
+    def forward(self, x):
+        self.bias.requires_grad_(False)
+        return super().forward(x)
+
+
+def swaps():
+    return Swaps(FEATURES, CLASSES)
+
+
+def renews():
+    return Renews(FEATURES, CLASSES)
+
+
+def drops_gradients():
+    return DropsGradients(FEATURES, CLASSES)
+
+
+def freezes():
+    return Freezes(FEATURES, CLASSES)
+
+
 class DropsInEvaluation(torch.nn.Linear):
     """The usual slip: functional dropout that never stops."""
 
@@ -72,6 +120,8 @@ def batch_norm():
 @pytest.mark.parametrize(("model", "reason"), [
     ("Outside", "two trainings of one client from the same start differ"), ("of_pair", "an output for each class"),
     ("Late", "model tensor shift of Late = 'made in a forward pass'"), ("nan", "finite logits from the start"),
+    ("swaps", "model tensor weight = 'replaced"), ("renews", "model tensor weight = 'replaced"),
+    ("drops_gradients", "model tensor weight = .*its gradient dropped"), ("freezes", "model tensor bias = .*frozen"),
 ])  # fmt: skip
 def test_a_model_that_cannot_be_run_is_refused_before_a_folder_is_made(tmp_path, method, model, reason):
     made = experiment(method, model={"build": f"{__name__}:{model}"})
