@@ -50,7 +50,7 @@ class Buffer:
 
     def read(self) -> bytes:
         """Its entries as they are in memory."""
-        return _bytes(self.tensor)
+        return bytes_of(self.tensor)
 
     def values(self, data: bytes) -> torch.Tensor:
         """The entries that bytes stand for.  # (size,)"""
@@ -166,9 +166,9 @@ def _combined(part: Buffer, known: bytes, rows: Sequence[bytes], weights: Sequen
     """One buffer's bytes."""
     values = [part.values(row) for row in rows]
     if part.dtype.is_floating_point:
-        return _bytes(_floats(part.values(known), torch.stack(values), weights, rule))
+        return bytes_of(_floats(part.values(known), torch.stack(values), weights, rule))
     entries = zip(*(row.tolist() for row in values), strict=True)
-    return _bytes(torch.tensor([rule.wholes(entry, weights) for entry in entries], dtype=part.dtype))
+    return bytes_of(torch.tensor([rule.wholes(entry, weights) for entry in entries], dtype=part.dtype))
 
 
 def _floats(old: torch.Tensor, values: torch.Tensor, weights: Sequence[int], rule: Rule) -> torch.Tensor:
@@ -179,8 +179,8 @@ def _floats(old: torch.Tensor, values: torch.Tensor, weights: Sequence[int], rul
     return torch.where(fixed, old, found.to(old.dtype))
 
 
-def _bytes(values: torch.Tensor) -> bytes:
-    """Entries as they are in memory."""
+def bytes_of(values: torch.Tensor) -> bytes:
+    """A tensor's entries as they are in memory, in order."""
     return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

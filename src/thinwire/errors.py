@@ -85,3 +85,9 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
         by_word.setdefault(name.lower().rpartition(".")[2], name)
     near = [text] if text in by_word else get_close_matches(text, by_word, n=3, cutoff=0.65)
     return f"; did you mean {' or '.join(by_word[word] for word in near)}?" if near else ""
+
+
+def line(error: BaseException) -> str:
+    """What an error of someone else's code says, in one line of at most 200 characters: its type, then its words."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"[:200] if words else type(error).__name__

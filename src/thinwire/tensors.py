@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from thinwire.buffers import Buffers, buffers_of, places
+from thinwire.buffers import Buffers, buffers_of, bytes_of, places
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.purity import Hidden
@@ -116,6 +116,23 @@ def _span(tensor: torch.Tensor) -> tuple[tuple[str, int], tuple[str, int]]:
     return (device, start), (device, start + reach * tensor.element_size())
 
 
+def _told(name: str, tensor: torch.Tensor) -> bytes:
+    """A tensor's name, type and shape."""
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode()
+
+
+def digest(model: nn.Module) -> bytes:
+    """Digest (16 bytes) of all that a model's state holds."""
+    found = sha256()
+    for name, tensor in (
+        *model.named_parameters(),
+        *((name, tensor) for name, *_, tensor, kept in places(model) if kept),
+    ):
+        found.update(_told(name, tensor))
+        found.update(bytes_of(tensor))
+    return found.digest()[:16]
+
+
 class FlatModel:
     """A model whose trained parameters are views of `parameters` (P,), their gradients views of `gradient` (P,).
 
@@ -196,13 +213,13 @@ class FlatModel:
     @cached_property
     def standing(self) -> bytes:
         """Digest (8 bytes) of what both ends have without a word: frozen parameters and the buffers' first values."""
-        digest = sha256()
+        found = sha256()
         for name, parameter in frozen(self.model):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            found.update(_told(name, parameter))
+            found.update(bytes_of(parameter))
         for part in (*self.buffers.parts, *self.own_buffers.parts):
-            digest.update(f"{part.name} {part.dtype} {tuple(part.shape)};".encode())
-        return sha256(digest.digest() + self.first_buffers + self.first_own).digest()[:8]
+            found.update(_told(part.name, part.tensor))
+        return sha256(found.digest() + self.first_buffers + self.first_own).digest()[:8]
 
     def read(self) -> np.ndarray:
         """What travels of the model as one float32 vector (n,), a copy, in layout order."""

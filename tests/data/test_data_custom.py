@@ -105,6 +105,17 @@ def test_a_function_that_is_not_there_is_refused(own, spec, reason):
     assert caught.value.field == "data"
 
 
+@pytest.mark.parametrize(("function", "reason"), [
+    (lambda: {}["x"], r"own_data:make: must return train and test .*\(KeyError: 'x'\)"),
+    (lambda folder: folder, r"when called without arguments \(TypeError: .*argument"),
+])  # fmt: skip
+def test_a_function_that_fails_is_one_line(own, function, reason):
+    own.module.make = function
+    with pytest.raises(DataError, match=reason) as caught:
+        load("own_data:make")
+    assert "\n" not in str(caught.value)
+
+
 # labels as people have them ------------------------------------------------------------------------------------------
 
 HOT = np.eye(3, dtype=int)[Y]

@@ -4,10 +4,12 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 from torch import nn
 
 from thinwire.errors import ConfigError
-from thinwire.models import MLP, MODELS, build
+from thinwire.methods.base import seeded
+from thinwire.models import MLP, MODELS, build, builder
 
 
 class Own(nn.Module):
@@ -24,6 +26,7 @@ def own_module(monkeypatch):
     module.Own = Own
     module.wrong = lambda: "a string"
     module.constant = 3
+    module.broken = lambda: 1 / 0
     monkeypatch.setitem(sys.modules, "own_models", module)
 
 
@@ -57,13 +60,43 @@ def test_an_unknown_name_lists_what_there_is(spec):
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("no_such_module_at_all:f", "cannot be imported: No module named 'no_such_module_at_all'"),
+        ("no_such_module_at_all:f", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("own_models:missing", "cannot be imported: .*missing"),
         ("own models:f", "cannot be imported"),
         ("own_models:constant", "must be a function, not int"),
         ("own_models:wrong", "must return a torch.nn.Module, not str"),
+        ("own_models:broken", r"a function that makes a model \(ZeroDivisionError: division by zero\)"),
     ],
 )
 def test_a_bad_function_is_refused_with_the_reason(own_module, spec, reason):
     with pytest.raises(ConfigError, match=reason):
         build(spec, (1, 8, 8), 10)
+
+
+DRAWS = """
+import torch
+from torch import nn
+scale = torch.rand(3)
+
+def model():
+    return nn.Linear(4, 2)
+"""
+
+
+@pytest.mark.parametrize(("text", "reason"), [("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError: ")])
+def test_a_module_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, text, reason):
+    (tmp_path / "cannot_be.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=f"model = 'cannot_be:f': cannot be imported: {reason}") as caught:
+        build("cannot_be:f", (4,), 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_module_draws_while_it_is_imported_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "draws_early.py").write_text(DRAWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = []
+    for _ in range(2):  # imported for the first, there already for the second
+        make = builder("draws_early:model", (4,), 2)
+        made.append(seeded(make, 1).weight)
+    assert torch.equal(*made)

@@ -139,3 +139,10 @@ def test_the_last_round_of_every_method_opens(name, tmp_path):
     record(tmp_path / "a", name)
     for path in (tmp_path / "a" / FRAMES).glob("*.tw"):
         assert all("not opened" not in row[-1] for row in inspect(path).rows)
+
+
+def test_steps_that_carry_buffers_open(tmp_path):
+    record(tmp_path / "a", "fedavg", model={"build": "toyworld:batch_norm"}, downlink={"id": "stc"})
+    found = [inspect(path, tmp_path / "a") for path in (tmp_path / "a" / FRAMES).glob("round-3-down*.tw")]
+    assert found
+    assert all("buffers" in text for text in map(str, found))

@@ -109,6 +109,27 @@ def test_a_model_of_another_shape_is_refused(half, changing, hidden, inputs, sai
     assert str(error) == f"model = 'changing:model': the model that the run began with ({said})"
 
 
+class HalfFrozen(TwoLayers):
+    """Its first layer is not trained."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.first.requires_grad_(False).weight *= scale
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedpm"])
+def test_a_model_with_other_frozen_values_is_refused(tmp_path, changing, name):
+    changing.model = lambda: HalfFrozen()
+    with pytest.raises(Stop):
+        run(tmp_path / "run", name, on_round=stop_after(1), **MORE)
+    changing.model = lambda: HalfFrozen(2.0)
+    assert "its initial or frozen values are others" in str(refused(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="initial or frozen values"):
+        export(tmp_path / "run", tmp_path / "model")
+    changing.model = lambda: HalfFrozen()
+    assert len(resume(tmp_path / "run", workers=1).rounds) == 3
+
+
 def test_a_model_with_tensors_of_other_names_is_refused(half, changing):
     from torch import nn
 

@@ -99,6 +99,14 @@ class DropsInEvaluation(torch.nn.Linear):
         return super().forward(F.dropout(x, 0.5))
 
 
+def unseeded():
+    model = torch.nn.Linear(FEATURES, CLASSES)
+    torch.nn.init.normal_(
+        model.weight, generator=torch.Generator().manual_seed(int(np.random.default_rng().integers(2**31)))
+    )
+    return model
+
+
 def of_pair():
     return OfPair(FEATURES, CLASSES)
 
@@ -120,6 +128,7 @@ def batch_norm():
 @pytest.mark.parametrize(("model", "reason"), [
     ("Outside", "two trainings of one client from the same start differ"), ("of_pair", "an output for each class"),
     ("Late", "model tensor shift of Late = 'made in a forward pass'"), ("nan", "finite logits from the start"),
+    ("unseeded", "a function that makes the same values each time"),
     ("swaps", "model tensor weight = 'replaced"), ("renews", "model tensor weight = 'replaced"),
     ("drops_gradients", "model tensor weight = .*its gradient dropped"), ("freezes", "model tensor bias = .*frozen"),
 ])  # fmt: skip

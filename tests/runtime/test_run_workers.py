@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from multiprocessing import active_children, get_all_start_methods
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from thinwire.machine import VARIABLE
 from thinwire.runtime import pipes, recipe
 from thinwire.runtime import run as runs
 from thinwire.runtime.assembly import assemble
+from thinwire.runtime.client import Record
 from thinwire.runtime.hiring import NoWorkersError
+from thinwire.runtime.pool import Task
 from thinwire.runtime.run import resume, start
 from thinwire.runtime.workers import Workers, open_pool
 
@@ -42,6 +45,19 @@ def test_a_run_of_spawned_workers_is_that_of_forked_ones(tmp_path, monkeypatch):
         found.append(recorded(tmp_path / method, name, 2, **settings))
     assert found[0] == found[1]
     assert not active_children()
+
+
+@pytest.mark.parametrize("method", get_all_start_methods())
+def test_a_worker_that_cannot_take_up_the_model_ends_the_run_with_the_reason(tmp_path, monkeypatch, capfd, method):
+    monkeypatch.setenv(VARIABLE, method)
+    made = assemble(experiment("fedavg"))
+    pool = open_pool(made, 2)
+    with closing(pool):
+        pool.begin(b"no frame", [b""])
+        (answer,) = pool.answers([Task(0, 0, 0, Record)])
+    assert answer.status == "stop"
+    assert "cannot take up the model of the round (DecodeError: frame: " in answer.reason
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

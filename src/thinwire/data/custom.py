@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.data.dataset import Dataset, Split, check_dataset, count_classes, labels64
-from thinwire.errors import ConfigError, DataError
+from thinwire.errors import ConfigError, DataError, ThinwireError, line
 
 EXPECTED = "((x, y), (x, y)) for train and test"
 
@@ -27,7 +27,12 @@ def custom_dataset(spec: str) -> Dataset:
         ConfigError: the function cannot be imported.
         DataError: what it returns is no data set; the message names what is wrong.
     """
-    result = _function(spec)()
+    try:
+        result = _function(spec)()
+    except ThinwireError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(f"{spec}: must return train and test when called without arguments ({line(error)})") from error
     where = f"{spec} (train)", f"{spec} (test)"
     if isinstance(result, Dataset):
         train, test = _split(result.train, where[0]), _split(result.test, where[1])
@@ -41,8 +46,8 @@ def custom_dataset(spec: str) -> Dataset:
 def _function(spec: str) -> Callable[[], Any]:
     try:
         function = resolve_name(spec)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("data", spec, f"cannot be imported: {error}") from error
+    except Exception as error:  # whatever the user's own module raises
+        raise ConfigError("data", spec, f"cannot be imported: {line(error)}") from error
     if not callable(function):
         raise ConfigError("data", spec, f"must be a function, not {type(function).__name__}")
     return function
@@ -143,9 +148,5 @@ def _array(values: Any, name: str, where: str) -> np.ndarray:
             values = values.float() if "bfloat16" in str(values.dtype) else values
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where}: {name} is no array of one shape ({_line(error)})") from error
+        raise DataError(f"{where}: {name} is no array of one shape ({line(error)})") from error
     return array
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

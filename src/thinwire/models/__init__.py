@@ -7,7 +7,7 @@ from thinwire.models.cnn import SmallCNN
 from thinwire.models.dense import MLP, Linear, TwoLayer
 from thinwire.models.lenet import LeNet
 from thinwire.models.normalisation import group_norm
-from thinwire.models.registry import MODELS, build, check
+from thinwire.models.registry import MODELS, build, builder, check
 from thinwire.models.resnet import ResNet18
 from thinwire.models.vgg import Conv4, Conv6, Conv10
 from thinwire.models.vgg16 import VGG16
@@ -26,6 +26,7 @@ __all__ = [
     "SmallCNN",
     "TwoLayer",
     "build",
+    "builder",
     "check",
     "group_norm",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from thinwire.errors import ConfigError, one_of
+from thinwire.errors import ConfigError, ThinwireError, line, one_of
 from thinwire.models.charlstm import CharLSTM
 from thinwire.models.cnn import SmallCNN
 from thinwire.models.dense import MLP, Linear, TwoLayer
@@ -34,25 +35,44 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(spec: str, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Build the model `spec` for inputs of `shape` (without the batch axis) and `classes` logits.
+def builder(spec: str, shape: tuple[int, ...], classes: int) -> Callable[[], nn.Module]:
+    """What makes the model `spec` for inputs of `shape` (without the batch axis) and `classes` logits.
 
     `spec` is a name in MODELS, or `module:function`: called as function(shape, classes) if it can take two arguments,
-    else as function(). Initial weights are drawn from torch's global generator alone, which the caller seeds.
+    else as function(). It is imported here and not when the model is made, for what a module draws while it is imported
+    must not count among the draws of the weights. Those are drawn from the global generators alone, which the caller
+    seeds.
+
+    Raises:
+        ConfigError: no such model, or it cannot be imported; when called: images too small for it, or the function
+            fails or returns no module.
+    """
+    if spec in MODELS:
+        return partial(MODELS[spec], shape, classes)
+    function = _resolve(spec)
+    arguments = _arguments(spec, function, (shape, classes))
+
+    def make() -> nn.Module:
+        try:
+            model = function(*arguments)
+        except ThinwireError:
+            raise
+        except Exception as error:  # whatever the user's own code raises
+            raise ConfigError("model", spec, f"a function that makes a model ({line(error)})") from error
+        if not isinstance(model, nn.Module):
+            raise ConfigError("model", spec, f"must return a torch.nn.Module, not {type(model).__name__}")
+        return model
+
+    return make
+
+
+def build(spec: str, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A model of `builder`.
 
     >>> sum(p.numel() for p in build("mlp", (1, 8, 8), 10).parameters())
     85002
-
-    Raises:
-        ConfigError: no such model, images too small for it, or the function returns no module.
     """
-    if spec in MODELS:
-        return MODELS[spec](shape, classes)
-    function = _resolve(spec)
-    model = function(*_arguments(spec, function, (shape, classes)))
-    if not isinstance(model, nn.Module):
-        raise ConfigError("model", spec, f"must return a torch.nn.Module, not {type(model).__name__}")
-    return model
+    return builder(spec, shape, classes)()
 
 
 def check(spec: str, model: nn.Module, x: np.ndarray, y: np.ndarray, classes: int) -> None:
@@ -66,8 +86,7 @@ def check(spec: str, model: nn.Module, x: np.ndarray, y: np.ndarray, classes: in
         with torch.no_grad():
             found = model(torch.from_numpy(x).to(next(model.parameters()).device))
     except Exception as error:  # whatever the user's own code raises
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ConfigError("model", spec, f"must take inputs of shape {x.shape} ({why})") from error
+        raise ConfigError("model", spec, f"must take inputs of shape {x.shape} ({line(error)})") from error
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     fits = isinstance(shape, tuple) and shape[:-1] == y.shape and shape[-1] >= classes
     if not fits:
@@ -93,8 +112,8 @@ def _resolve(spec: str) -> Callable[..., object]:
         raise ConfigError("model", spec, one_of(spec, MODELS, ", or module:function"))
     try:
         function = resolve_name(spec)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("model", spec, f"cannot be imported: {error}") from error
+    except Exception as error:  # whatever the user's own module raises
+        raise ConfigError("model", spec, f"cannot be imported: {line(error)}") from error
     if not callable(function):
         raise ConfigError("model", spec, f"must be a function, not {type(function).__name__}")
     return function

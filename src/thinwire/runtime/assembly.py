@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version as package_version
@@ -131,9 +131,10 @@ class Assembly:
         settings = self.experiment.link
         return Link(**settings.model_dump(), seed=self.experiment.seed) if settings else None
 
-    def build(self) -> nn.Module:
-        """A fresh model for these data."""
-        return models.build(self.experiment.model.source, self.dataset.shape, self.dataset.classes)
+    @cached_property
+    def build(self) -> Callable[[], nn.Module]:
+        """What makes a fresh model for these data."""
+        return models.builder(self.experiment.model.source, self.dataset.shape, self.dataset.classes)
 
     @property
     def description(self) -> dict[str, Any]:

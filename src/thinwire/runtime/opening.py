@@ -98,7 +98,8 @@ def _steps(frame: Frame, method: Method, folder: Path) -> dict[int, Opened]:
     numbers = [number for number, (sort, _) in enumerate(frame.sections) if sort == Section.STEP]
     key = frame.kind == Kind.KEYFRAME
     base = frame.round - len(numbers) if key else frame.base
-    if base < 0 or base + len(numbers) != frame.round or (not key and len(numbers) != len(frame.sections)):
+    others = [sort for sort, _ in frame.sections if sort not in (Section.STEP, Section.BUFFERS)]
+    if base < 0 or base + len(numbers) != frame.round or (not key and others):
         raise DecodeError(f"frame: {len(numbers)} steps do not lead from version {frame.base} to {frame.round}")
     return {
         number: _step(replace(frame, sections=frame.sections[number : number + 1]), version, method, folder)

@@ -1,4 +1,4 @@
-"""What a run began with: its settings, digests of its data, the shapes of its model. A resumed run must have the same.
+"""What a run began with: its settings, digests of data and initial model, shapes. A resumed run must have the same.
 
 checkpoint/origin.json is written before the first round. A run of before it existed has none, and is resumed unchecked.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from thinwire.data import Dataset
 from thinwire.data.dataset import Split
@@ -21,6 +22,7 @@ from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.assembly import Assembly
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.folder import CHECKPOINT, CONFIG
+from thinwire.tensors import digest
 
 ORIGIN = "origin.json"
 # What may change in config.toml: it shapes no frame and no model, or says what to do when a round cannot count.
@@ -38,6 +40,7 @@ def write(out: Path, assembly: Assembly, experiment: Experiment) -> None:
         "data": data(assembly.dataset),
         "partition": _partition(assembly.parts),
         "model": _shapes(assembly),
+        "values": digest(_initial(assembly)).hex(),
     }
     folder = out / CHECKPOINT
     folder.mkdir(exist_ok=True)
@@ -106,7 +109,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def check_data(origin: Origin, out: Path, dataset: Dataset) -> None:
-    """DataError says what of the data is not what it was."""
+    """DataError when the data are not those that the run began with; it names the first difference."""
     began, now = origin["data"], data(dataset)
     if began == now:
         return
@@ -136,21 +139,31 @@ def _partition(parts: Parts) -> str | None:
     return _digest(np.concatenate([sizes, *parts.rows]))
 
 
+def _initial(assembly: Assembly) -> nn.Module:
+    return assembly.method.model(assembly.method.init())
+
+
 def _shapes(assembly: Assembly) -> dict[str, list[int]]:
-    model = assembly.method.model(assembly.method.init())
-    return {name: list(value.shape) for name, value in model.state_dict().items()}
+    return {name: list(tensor.shape) for name, tensor in _initial(assembly).state_dict().items()}
 
 
 def check_parts(origin: Origin, out: Path, assembly: Assembly) -> None:
-    """DataError when samples are dealt otherwise, ConfigError when the model has other tensors than it had."""
+    """DataError when samples are dealt otherwise than when the run began."""
     if origin.get("partition") != _partition(assembly.parts):
         spec = assembly.experiment.data.partition
         why = f"partition {spec} deals the samples otherwise than when the run began"
         raise DataError(f"{out}: {why}: another column, or another version of flwr-datasets")
+
+
+def check_model(origin: Origin, assembly: Assembly) -> None:
+    """ConfigError when the model has other tensors, or other values before training, than when the run began."""
     began, now = origin["model"], _shapes(assembly)
-    if list(began) == list(now) and began == now:
-        return
-    name = next((name for name in [*now, *began] if began.get(name) != now.get(name)), "")
-    had, has = (f"shape {tuple(shapes[name])}" if name in shapes else "none" for shapes in (began, now))
-    what = f"tensor {name}: {has}, {had} when the run began" if name else "tensors in another order"
-    raise ConfigError("model", assembly.experiment.model.source, f"the model that the run began with ({what})")
+    source, allowed = assembly.experiment.model.source, "the model that the run began with"
+    if list(began) != list(now) or began != now:
+        name = next((name for name in [*now, *began] if began.get(name) != now.get(name)), "")
+        had, has = (f"shape {tuple(shapes[name])}" if name in shapes else "none" for shapes in (began, now))
+        what = f"tensor {name}: {has}, {had} when the run began" if name else "tensors in another order"
+        raise ConfigError("model", source, f"{allowed} ({what})")
+    if "values" in origin and origin["values"] != digest(_initial(assembly)).hex():
+        why = "its initial or frozen values are others: its function has changed, or a file that it reads, or torch"
+        raise ConfigError("model", source, f"{allowed} ({why})")

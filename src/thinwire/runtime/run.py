@@ -126,6 +126,7 @@ def _same_as_begun(out: Path) -> Assembly:
     origin.check_data(began, out, dataset)
     assembly = assemble(experiment, dataset)
     origin.check_parts(began, out, assembly)
+    origin.check_model(began, assembly)
     return assembly
 
 
@@ -302,7 +303,9 @@ def export(run: Path, out: Path) -> tuple[Path, int, float]:
     """Write the model of the last committed round. -> path, bytes, bits per parameter."""
     if not (run / CONFIG).is_file():
         raise DataError(f"{run}: no {CONFIG}, this is not a run directory")
-    assembly = assemble(parse(read_file(run / CONFIG)))
+    assembly, began = assemble(parse(read_file(run / CONFIG))), origin.read(run)
+    if began is not None:
+        origin.check_model(began, assembly)
     server = checkpoint.load_server(run / CHECKPOINT, assembly.method.init())
     shipped = assembly.method.ship(server, assembly.description)
     return modelfile.save_bytes(shipped, out), len(shipped), 8 * len(shipped) / assembly.method.parameters

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from thinwire import modelfile
-from thinwire.errors import ConfigError, ThinwireError, TrainingError
+from thinwire.errors import ConfigError, ThinwireError, TrainingError, line
 from thinwire.methods import Data
 from thinwire.purity import restored
 from thinwire.runtime.assembly import Assembly
 from thinwire.runtime.state import arrays_to_bytes
+from thinwire.tensors import digest
 from thinwire.train import evaluate
 from thinwire.versions import Held
 
@@ -25,6 +26,7 @@ def try_out(assembly: Assembly) -> None:
     source = assembly.experiment.model.source
     try:
         with restored(assembly.device):
+            _build(assembly)
             _score(assembly)
             _train(assembly)
             _ship(assembly)
@@ -33,9 +35,17 @@ def try_out(assembly: Assembly) -> None:
     except ThinwireError:
         raise
     except Exception as error:  # whatever a model of one's own raises
-        reason = (str(error).strip().splitlines() or [""])[0]
         allowed = f"a model that trains on samples of shape {assembly.dataset.shape}"
-        raise ConfigError("model", source, f"{allowed} ({type(error).__name__}: {reason})") from error
+        raise ConfigError("model", source, f"{allowed} ({line(error)})") from error
+
+
+def _build(assembly: Assembly) -> None:
+    """ConfigError unless the model's function makes the same values each time."""
+    if digest(assembly.fresh()) != digest(assembly.fresh()):
+        allowed = (
+            "a function that makes the same values each time: drawn from torch's, numpy's or Python's global generators"
+        )
+        raise ConfigError("model", assembly.experiment.model.source, f"{allowed}, which the run seeds")
 
 
 def _train(assembly: Assembly) -> None:

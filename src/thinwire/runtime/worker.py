@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from thinwire.errors import line
 from thinwire.purity import restored
 from thinwire.runtime import pipes, recipe
-from thinwire.runtime.client import Clients, Record
+from thinwire.runtime.client import Answer, Clients, Record
 
 
 def inherit(clients: Clients, pipe: Connection, others: Sequence[Connection]) -> None:
@@ -32,7 +33,7 @@ def arrive(pipe: Connection) -> None:
     try:
         clients, failed = recipe.clients_of(recipe.read(head)), ""
     except Exception as error:  # of a user's own function, among others
-        clients, failed = None, f"{type(error).__name__}: {error}"
+        clients, failed = None, line(error)
     with suppress(OSError):
         pipe.send_bytes(pipes.pack({"failed": failed}))
     if clients:
@@ -48,20 +49,31 @@ def _serve(clients: Clients, pipe: Connection) -> None:
 
 
 def _answer_all(clients: Clients, pipe: Connection) -> None:
-    broadcasts: list[bytes] = []
+    broadcasts, failed = list[bytes](), ""
     while True:
         try:
             head, *parts = pipes.unpack(pipe.recv_bytes())
         except (EOFError, OSError):
             return
         if "begin" in head:
-            clients.sync(parts[0])
-            broadcasts = parts[1:]
+            failed, broadcasts = _begin(clients, parts[0]), parts[1:]
             continue
-        work = _task if "purpose" in head else _frame
-        reply = work(clients, head, parts, broadcasts)
+        if failed and "purpose" in head:
+            reply = pipes.pack_answer(Answer(head["client"], "stop", reason=failed))
+        else:
+            work = _task if "purpose" in head else _frame
+            reply = work(clients, head, parts, broadcasts)
         with suppress(OSError):
             pipe.send_bytes(reply)
+
+
+def _begin(clients: Clients, sync: bytes) -> str:
+    """Bring the process to the current version. -> why it cannot be; its clients' answers end the run with it."""
+    try:
+        clients.sync(sync)
+    except Exception as error:  # of a model of somebody's own, among others
+        return f"a worker process cannot take up the model of the round ({line(error)})"
+    return ""
 
 
 def _task(clients: Clients, head: dict[str, Any], parts: list[bytes], broadcasts: list[bytes]) -> bytes:
