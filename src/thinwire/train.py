@@ -16,6 +16,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from thinwire.errors import TrainingError
+from thinwire.tensors import FlatModel
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,15 @@ def fit(
 ) -> dict[str, float]:
     """Train in place on (n, ...) inputs and (n, ...) labels. -> mean loss over the steps, number of steps.
 
-    Weights that a parameterisation composes are composed once a step. TrainingError when the loss is no longer finite.
+    The model stays in the mode that it is in: `FlatModel` knows which layers train and which were put in evaluation
+    mode for good. Weights that a parameterisation composes are composed once a step. TrainingError when the loss is
+    not finite.
     """
     device, model = trainee.trained.device, trainee.model
     inputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
-    steps, total = 0, None
+    steps = 0
+    total = first = torch.zeros((), device=device)
     step = optimizer(trainee.trained, local, round)
-    if not model.training:  # a walk over all its modules
-        model.train()
     for index in batches(len(y), local, rng):
         chosen = torch.from_numpy(index).to(device)
         trainee.push()
@@ -155,20 +157,32 @@ def fit(
         if correction:
             correction.add(trainee.trained)
         step()
-        total = loss.detach() if total is None else total + loss.detach()
+        total = total + loss.detach() if steps else loss.detach()
+        first = first if steps else total
         steps += 1
-    mean = 0.0 if total is None else float(total) / steps
+    mean = float(total) / max(steps, 1)
     if not np.isfinite(mean):
-        raise TrainingError(
-            f"loss became {mean} in round {round}: lower the learning rate (lr = {local.rate(round):g})"
-        )
+        raise not_finite(mean, float(first), round, local)
     return {"loss": mean, "steps": steps}
+
+
+def not_finite(mean: float, first: float, round: int, local: Local) -> TrainingError:
+    """The error of a mean loss that is not finite; `first`: the loss before any step, of the model as it came.
+
+    Where that one is not finite either, this round's learning rate is not the cause.
+    """
+    lower = f"lower the learning rate (lr = {local.rate(round):g})"
+    if np.isfinite(first):
+        return TrainingError(f"loss became {mean} in round {round}: {lower}")
+    said = f"the loss of the model as it was received is {first} in round {round}, before the first step"
+    return TrainingError(f"{said}: check the samples" + (f", or {lower} or the server's" if round > 1 else ""))
 
 
 def obstacle_alone(model: nn.Module, x: np.ndarray, y: np.ndarray) -> str:
     """Why a model cannot train on a batch of one sample (1, ...), as BatchNorm cannot; empty if it can."""
+    alone = FlatModel(model).model  # in the mode that it trains in
     try:
-        token_loss(model.train()(torch.from_numpy(x)), torch.from_numpy(y))
+        token_loss(alone(torch.from_numpy(x)), torch.from_numpy(y))
     except Exception as error:  # whatever a model of one's own raises
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ""

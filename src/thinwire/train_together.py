@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from thinwire.errors import TrainingError
 from thinwire.tensors import FlatModel
-from thinwire.train import Local, batches, optimizer, token_loss
+from thinwire.train import Local, batches, not_finite, optimizer, token_loss
 
 Weights = dict[str, torch.Tensor]
 
@@ -61,15 +60,14 @@ def fit_together(
 ) -> list[dict[str, float]]:
     """Train all rows in place, each on its own (n, ...) inputs and labels, n the same for all. -> metrics a client.
 
-    TrainingError when a loss is no longer finite; RuntimeError where vmap cannot run the model (see `obstacle`).
+    TrainingError when a loss is not finite; RuntimeError where vmap cannot run the model (see `obstacle`).
     """
     device = stack.trained.device
     inputs, labels = torch.from_numpy(np.stack(x)).to(device), torch.from_numpy(np.stack(y)).to(device)
     rows = torch.arange(len(x), device=device)[:, None]
-    total, steps = torch.zeros(len(x), device=device), 0
+    total, first, steps = torch.zeros(len(x), device=device), torch.zeros(len(x), device=device), 0
     step = _optimizer(stack.trained, local, round)
     gradients = _gradients(stack.flat)
-    stack.flat.model.train()
     for index in zip(*(batches(len(y[0]), local, draw) for draw in draws), strict=True):
         chosen = rows, torch.from_numpy(np.stack(index)).to(device)  # (clients, batch)
         gradient, losses = gradients(stack.push(), inputs[chosen], labels[chosen])
@@ -77,11 +75,12 @@ def fit_together(
         if local.clip:
             _clip(stack.trained.grad, local.clip)
         step()
+        first = first if steps else losses
         total += losses
         steps += 1
     means = (total.cpu().numpy() / max(steps, 1)).tolist()
-    if not np.isfinite(means).all():
-        raise TrainingError(f"a loss is no longer finite in round {round}: lower the learning rate")
+    if bad := [row for row, mean in enumerate(means) if not np.isfinite(mean)]:
+        raise not_finite(means[bad[0]], float(first[bad[0]]), round, local)
     return [{"loss": mean, "steps": steps} for mean in means]
 
 

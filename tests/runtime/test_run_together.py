@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite_names_its_client():
     _, together = both("fedavg")
     data = together.side.data
     together.side.data = lambda client: replace(data(client), x=data(client).x * (np.nan if client == 2 else 1))
-    with pytest.raises(TrainingError, match=r"client 2: loss became nan in round 1"):
+    with pytest.raises(TrainingError, match=r"client 2: the loss of the model as it was received is nan in round 1"):
         together.play()
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toyworld import blobs, two_layers
+from toyworld import FEATURES, batch_norm, blobs, two_layers
 
 from thinwire.errors import TrainingError
 from thinwire.parameterisations import Dense
 from thinwire.tensors import FlatModel
-from thinwire.train import Local, batches, evaluate, fit, optimizer, token_loss
+from thinwire.train import Local, batches, evaluate, fit, obstacle_alone, optimizer, token_loss
 
 
 def test_batches_cover_every_sample_once_an_epoch_in_a_new_order():
@@ -101,12 +101,22 @@ def test_a_step_is_that_of_torch_bit_for_bit_and_each_optimizer_is_fresh(local, 
             assert torch.equal(ours, plain)
 
 
-def test_a_loss_that_is_not_finite_stops_training():
+RECEIVED = r"the loss of the model as it was received is nan in round {}, before the first step: check the samples"
+LOWER = r"lower the learning rate \(lr = {}\)"
+
+
+@pytest.mark.parametrize(
+    ("value", "rate", "round", "said"),
+    [
+        (1.0, 1e38, 2, rf"^loss became (inf|nan) in round 2: {LOWER.format('1e.38')}$"),
+        (np.nan, 0.05, 1, rf"^{RECEIVED.format(1)}$"),
+        (np.nan, 0.05, 2, rf"^{RECEIVED.format(2)}, or {LOWER.format(0.05)} or the server's$"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_training_with_its_cause(value, rate, round, said):
     (x, y), _ = blobs()
-    with pytest.raises(
-        TrainingError, match=r"loss became (inf|nan) in round 2: lower the learning rate \(lr = 0\.05\)"
-    ):
-        fit(Dense(FlatModel(two_layers())), np.full_like(x, np.nan), y, Local(), 2, np.random.default_rng(0))
+    with pytest.raises(TrainingError, match=said):
+        fit(Dense(FlatModel(two_layers())), value * x, y, Local(2, lr=rate), round, np.random.default_rng(0))
 
 
 def test_training_mode_and_evaluation_mode():
@@ -117,6 +127,25 @@ def test_training_mode_and_evaluation_mode():
     fit(Dense(FlatModel(model)), x, y, Local(batch_size=60), 1, np.random.default_rng(0))
     evaluate(model, x, y)
     assert modes == [True, False]
+
+
+def test_a_layer_that_was_built_in_evaluation_mode_is_not_woken():
+    model = nn.Sequential(nn.BatchNorm1d(FEATURES), two_layers())
+    model[0].eval()
+    (x, y), _ = blobs()
+    assert obstacle_alone(model, x[:1], y[:1]) == ""
+    flat = FlatModel(model)
+    evaluate(model, x, y)
+    flat.reset()
+    fit(Dense(flat), x, y, Local(), 1, np.random.default_rng(0))
+    assert [part.training for part in model] == [False, True]
+    assert not model[0].running_mean.any()
+
+
+def test_what_keeps_a_model_from_training_on_one_sample():
+    (x, y), _ = blobs()
+    assert obstacle_alone(two_layers().eval(), x[:1], y[:1]) == ""
+    assert "more than 1 value per channel" in obstacle_alone(batch_norm().eval(), x[:1], y[:1])
 
 
 def test_evaluate_is_the_mean_over_all_samples_whatever_the_batches():

@@ -91,8 +91,20 @@ def test_a_loss_that_is_not_finite_stops_training():
     x, y = samples()
     x[2] = np.full_like(x[2], np.nan)
     flat = FlatModel(two_layers())
-    with pytest.raises(TrainingError, match="no longer finite in round 2: lower the learning rate"):
+    with pytest.raises(TrainingError, match="as it was received is nan in round 2, before the first step"):
         fit_together(DenseStack(flat, [flat.parameters] * CLIENTS), x, y, Local(), 2, draws())
+    with pytest.raises(
+        TrainingError, match=r"loss became (nan|inf) in round 2: lower the learning rate \(lr = 1e\+38\)"
+    ):
+        fit_together(DenseStack(flat, [flat.parameters] * CLIENTS), *samples(), Local(4, lr=1e38), 2, draws())
+
+
+def test_a_layer_that_was_built_in_evaluation_mode_is_not_woken():
+    model = nn.Sequential(nn.Dropout(0.5), two_layers())
+    model[0].eval()
+    flat, (x, y) = FlatModel(model), samples()
+    fit_together(DenseStack(flat, [flat.parameters] * CLIENTS), x, y, Local(), 1, draws())
+    assert [part.training for part in model] == [False, True]
 
 
 class Branching(nn.Module):
