@@ -83,15 +83,18 @@ class Buffers:
             part.tensor.copy_(part.values(data[span]).view(part.shape))
 
     def difference(self, data: bytes, known: bytes) -> bytes:
-        """Payload: a bit a buffer, lowest first, set where it is not what is known; then those. Empty if none is."""
-        changed = [data[span] != known[span] for span in self.spans]
-        if not any(changed):
+        """The payload of those that are not what is known."""
+        return self.payload(data, [data[span] != known[span] for span in self.spans])
+
+    def payload(self, data: bytes, chosen: Sequence[bool]) -> bytes:
+        """A bit a buffer, lowest first, set where it is chosen; then those. Empty if none is."""
+        if not any(chosen):
             return b""
-        flags = np.packbits(changed, bitorder="little").tobytes()
-        return flags + b"".join(data[span] for span, new in zip(self.spans, changed, strict=True) if new)
+        flags = np.packbits(chosen, bitorder="little").tobytes()
+        return flags + b"".join(data[span] for span, wanted in zip(self.spans, chosen, strict=True) if wanted)
 
     def changes(self, payload: bytes) -> dict[int, bytes]:
-        """Inverse of `difference`: the bytes of the buffers, by number, that a payload names; DecodeError if odd."""
+        """Inverse of `payload`: the bytes of the buffers, by number, that a payload names; DecodeError if odd."""
         if not payload:
             return {}
         count, start, found = (len(self.parts) + 7) // 8, (len(self.parts) + 7) // 8, dict[int, bytes]()

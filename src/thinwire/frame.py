@@ -51,6 +51,7 @@ class Section(IntEnum):
     MASK = 9  # which weights there are, `mask`
     BUFFERS = 10  # a model's buffers that differ from those known: a bit each, then their entries as they are
     STANDING = 11  # digest (8 bytes) of frozen parameters and first buffers, which both ends have
+    REST = 12  # what a mask does not make: its digest (8 bytes), a bit each, then the entries that are not left out
     TERMS = 16  # JSON: the arrays of a Flower app's message by name, and the codecs both ways
     RAW = 17  # arrays that are not coded, as they are
     CHANGES = 18  # JSON: how the arrays of a reply differ from those of the message that it answers

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from thinwire import frame as frames
+from thinwire.buffers import Buffer, Buffers, buffers_of
 from thinwire.codecs import Context, Mask, tag, varint
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.frame import Frame, Kind, Section
+from thinwire.layout import Layout
 from thinwire.models import MODELS
 from thinwire.parameterisations import (
     Masked,
@@ -31,7 +35,7 @@ from thinwire.parameterisations import (
     parameterise,
     to_config,
 )
-from thinwire.tensors import FlatModel
+from thinwire.tensors import FlatModel, norm_layers
 
 MAX_CONFIG_BYTES = 65_536
 MAX_PARAMETERS = 2**30  # of a model that a file may ask for by its description alone
@@ -67,30 +71,65 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def mask_frame(model: dict[str, Any], flat: FlatModel, seed: int, gain: float, mask: np.ndarray) -> bytes:
-    """Bytes of a seed + mask model file; `model` describes the architecture: name, shape, classes."""
+def mask_frame(
+    model: dict[str, Any], flat: FlatModel, seed: int, gain: float, mask: np.ndarray, other: Callable[[], nn.Module]
+) -> bytes:
+    """Bytes of a seed + mask model file; `model` describes the architecture: name, shape, classes.
+
+    `other` builds the model as another seed would have it: what is the same there, every instance has.
+    """
     layout, codec = mask_layout(flat.layout), Mask()
     config = json.dumps(model | {"gain": gain}, sort_keys=True, separators=(",", ":")).encode()
-    sections = (
+    sections = [
         (Section.CONFIG, config),
         (Section.SEED, varint.write([seed])),
         (Section.VALUES, codec.encode(mask, Context(layout))),
-    )
-    return frames.write(Frame(Kind.MODEL, 0, 0, tag(codec), flat.layout.digest, sections))
+    ]
+    if rest := _rest(flat.model, layout, other):
+        sections.append((Section.REST, rest))
+    return frames.write(Frame(Kind.MODEL, 0, 0, tag(codec), flat.layout.digest, tuple(sections)))
 
 
-def with_buffers(data: bytes, flat: FlatModel, buffers: bytes) -> bytes:
-    """A seed + mask file with the buffers that are not the model's first ones, and the digest of what stands.
+class _Parameter(Buffer):
+    """A parameter that no mask makes, read and written as buffers are."""
 
-    Any other file as it is: it has them.
+    @property
+    def tensor(self) -> torch.Tensor:
+        return cast(torch.Tensor, self.owner._parameters[self.key])
+
+
+def _unmasked(model: nn.Module, layout: Layout) -> Buffers:
+    """What a mask of this layout does not make: frozen and norm parameters, then the buffers of the state."""
+    masked, parts = {entry.name for entry in layout}, list[Buffer]()
+    for name, parameter in model.named_parameters():
+        if name not in masked:
+            owner, _, key = name.rpartition(".")
+            parts.append(_Parameter(name, model.get_submodule(owner), key, parameter.shape, parameter.dtype))
+    return Buffers((*parts, *buffers_of(model).parts))
+
+
+def _rest(model: nn.Module, layout: Layout, other: Callable[[], nn.Module]) -> bytes:
+    """Digest of what the mask does not make, then what of it a new instance of the model may not have.
+
+    That is every frozen parameter, and all else that is not the same under another seed with untrained norm layers.
+    Empty where there is nothing to say.
     """
-    if not data.startswith(frames.MAGIC):
-        return data
-    frame = frames.read(data)
-    extra = [(Section.STANDING, flat.standing)]
-    if payload := flat.buffers.difference(buffers, flat.first_buffers):
-        extra.append((Section.BUFFERS, payload))
-    return frames.write(replace(frame, sections=(*frame.sections, *extra)))
+    mine = _unmasked(model, layout)
+    if not mine:
+        return b""
+    plain = other()
+    for name in norm_layers(plain):
+        getattr(plain.get_submodule(name), "reset_parameters", lambda: None)()
+    theirs, data = _unmasked(plain, layout).read(), mine.read()
+    fixed = [isinstance(part, _Parameter) and not part.tensor.requires_grad for part in mine.parts]
+    chosen = [stays or data[span] != theirs[span] for stays, span in zip(fixed, mine.spans, strict=True)]
+    return _digest(mine) + mine.payload(data, chosen) if any(chosen) or buffers_of(model) else b""
+
+
+def _digest(parts: Buffers) -> bytes:
+    """Of names, types, shapes and entries.  # 8 bytes"""
+    names = "".join(f"{part.name} {part.dtype} {tuple(part.shape)};" for part in parts.parts)
+    return sha256(names.encode() + parts.read()).digest()[:8]
 
 
 def dense_bytes(
@@ -148,8 +187,6 @@ def _architecture(description: dict[str, Any], model: nn.Module | None) -> nn.Mo
 
 def _parameters(name: str, shape: list[int], classes: Any) -> int:
     """How many parameters the model would have; nothing is allocated."""
-    import torch
-
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in MODELS[name](tuple(shape), classes).parameters())
 
@@ -166,18 +203,35 @@ def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:
     mask = Mask().decode(frame.one(Section.VALUES), Context(layout))
     seed = varint.Reader(frame.one(Section.SEED)).next()
     set_mask(flat, seed, gain, mask)
+    if frame.all(Section.REST):
+        _put_rest(flat.model, layout, frame.one(Section.REST))
+    # as files had it until December 2026
     if frame.all(Section.STANDING) and frame.one(Section.STANDING) != flat.standing:
-        allowed = "the run's own: its frozen parameters or first buffers are not those of the file"
+        allowed = (
+            "a model with the run's frozen parameters and first buffers, which this file lacks: "
+            "`thinwire export RUN` writes one that has them"
+        )
         raise ConfigError("model", type(flat.model).__name__, allowed)
     if frame.all(Section.BUFFERS):
         flat.buffers.write(flat.buffers.patched(flat.first_buffers, frame.one(Section.BUFFERS)))
     return flat.model
 
 
+def _put_rest(model: nn.Module, layout: Layout, data: bytes) -> None:
+    """Inverse of `_rest`; ConfigError when what the file leaves out is not in the model as it was in the run's."""
+    parts = _unmasked(model, layout)
+    if len(data) < 8:
+        raise DecodeError(f"model file: section rest has {len(data)} bytes, at least 8 needed")
+    for number, entries in parts.changes(data[8:]).items():
+        tensor = parts.parts[number].tensor
+        tensor.data = parts.parts[number].values(entries).view(tensor.shape).to(tensor.device)
+    if _digest(parts) != data[:8]:
+        allowed = "a model whose tensors are named as the run's, with the same constants in its buffers"
+        raise ConfigError("model", type(model).__name__, allowed)
+
+
 def set_mask(flat: FlatModel, seed: int, gain: float, mask: np.ndarray) -> None:
     """Make a model's weights the frozen ones of the seed times the mask (d,)."""
-    import torch
-
     frozen = frozen_weights(mask_layout(flat.layout), seed, gain)
     Masked(flat, frozen).write(torch.from_numpy(mask.astype(np.float32)))
 

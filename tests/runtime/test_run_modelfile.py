@@ -10,7 +10,7 @@ import pytest
 import torch
 import toyworld
 from torch import nn
-from toyworld import World, batch_norm, grouped, run, two_layers
+from toyworld import FEATURES, World, batch_norm, grouped, run, two_layers
 
 import thinwire
 from thinwire import frame as frames
@@ -272,7 +272,7 @@ def test_a_mask_is_written_over_norm_layers():
     flat = FlatModel(grouped())
     layout = mask_layout(flat.layout)
     mask = np.random.default_rng(0).integers(0, 2, layout.size, dtype=np.uint8)
-    data = modelfile.mask_frame({}, flat, seed=2**55, gain=1.5, mask=mask)
+    data = modelfile.mask_frame({}, flat, seed=2**55, gain=1.5, mask=mask, other=grouped)
     model = load_bytes(data, grouped())
     weights = torch.cat([model[0].weight.ravel(), model[0].bias, model[3].weight.ravel(), model[3].bias])
     np.testing.assert_array_equal((weights != 0).numpy(), mask == 1)
@@ -306,3 +306,108 @@ def test_folders_are_flushed_where_the_system_opens_them(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "O_DIRECTORY")  # as on Windows
     modelfile.sync_folder(tmp_path)
     assert opened == []
+
+
+# what a mask does not make -------------------------------------------------------------------------------------------
+
+
+class Drawn(nn.Module):
+    """Frozen layers and buffers that the builder draws, a constant, and norm layers of both kinds."""
+
+    def __init__(self, wide=3):
+        super().__init__()
+        self.backbone = nn.Linear(FEATURES, FEATURES).requires_grad_(False)
+        self.backbone.bias.data = torch.randint(9, (FEATURES,), dtype=torch.int16)  # of another type
+        self.norm, self.group, self.out = nn.BatchNorm1d(FEATURES), nn.GroupNorm(2, FEATURES), nn.Linear(FEATURES, 3)
+        nn.init.normal_(self.group.weight)
+        self.register_buffer("features", torch.randn(FEATURES))
+        self.register_buffer("table", torch.arange(1000.0 * wide))
+        self.register_buffer("odd", torch.tensor([float("-inf"), float("nan")]))
+
+    def forward(self, x):
+        x = torch.tanh(nn.functional.linear(x * self.features, self.backbone.weight, self.backbone.bias.float()))
+        return self.out(self.group(self.norm(x)) + self.table[:1])
+
+
+@pytest.fixture(scope="module")
+def drawn_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("drawn") / "run"
+    return run(out, "fedpm", rounds=2, model={"build": f"{__name__}:Drawn"})
+
+
+def test_a_mask_file_alone_gives_the_model_back(drawn_run):
+    loaded = thinwire.load(drawn_run.out / "model.tw", Drawn())
+    for name, tensor in drawn_run.model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0, equal_nan=True)
+    assert not loaded.backbone.weight.requires_grad
+    assert loaded.norm.num_batches_tracked > 0
+    assert torch.equal(predictions(loaded, (FEATURES,)), predictions(drawn_run.model, (FEATURES,)))
+
+
+def test_a_mask_file_has_what_is_drawn_or_trained_and_no_constants(drawn_run):
+    data = (drawn_run.out / "model.tw").read_bytes()
+    rest = frames.read(data).one(Section.REST)
+    floats = FEATURES * FEATURES + FEATURES + 2 * FEATURES + FEATURES  # backbone, group.weight, statistics, features
+    assert len(rest) == 8 + 2 + 4 * floats + 2 * FEATURES + 8
+    assert drawn_run.summary["model_bytes"] == len(data)
+    assert drawn_run.summary["model_bpp"] == 8 * len(data) / sum(p.numel() for p in Drawn().parameters())
+
+
+def test_a_mask_file_without_such_parts_has_no_section_of_them(mask_run):
+    assert not frames.read((mask_run.out / "model.tw").read_bytes()).all(Section.REST)
+
+
+def test_another_constant_is_refused(drawn_run):
+    other = Drawn()
+    other.table[5] = 0
+    with pytest.raises(ConfigError, match=r"model = 'Drawn': .*the same constants"):
+        thinwire.load(drawn_run.out / "model.tw", other)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rest: b"", "section rest has 0 bytes, at least 8 needed"),
+        (lambda rest: rest[:9], "not about 12 of them"),
+        (lambda rest: rest[:-1], r"buffers: \d+ bytes, \d+ expected"),
+        (lambda rest: rest + b"\0", r"buffers: \d+ bytes, \d+ expected"),
+        (lambda rest: rest[:9] + b"\xff" + rest[10:], "not about 12 of them"),
+    ],
+)
+def test_a_section_of_another_size_is_refused(drawn_run, change, reason):
+    rest = frames.read((drawn_run.out / "model.tw").read_bytes()).one(Section.REST)
+    with pytest.raises(DecodeError, match=reason):
+        load_bytes(changed(drawn_run, sections={Section.REST: change(rest)}), Drawn())
+
+
+def test_the_section_of_a_small_model_byte_for_byte():
+    """Format: digest, a bit each for norm.weight, norm.bias and the three buffers, the entries that were set."""
+
+    class Small(nn.Module):
+        def __init__(self, start=0):
+            super().__init__()
+            self.out, self.norm = nn.Linear(2, 1), nn.BatchNorm1d(1)
+            self.norm.running_mean += start
+
+    data = modelfile.mask_frame({}, FlatModel(Small(2)), seed=1, gain=1.5, mask=np.ones(3, np.uint8), other=Small)
+    assert frames.read(data).one(Section.REST).hex() == "a8951a9d2554f662" + "04" + "00000040"
+    assert load_bytes(data, Small()).norm.running_mean == 2
+
+
+def before(flat, data, buffers):
+    """A mask file as it was until December 2026: changed buffers and the digest of what stands."""
+    frame = frames.read(data)
+    kept = tuple(part for part in frame.sections if part[0] != Section.REST)
+    payload = flat.buffers.difference(buffers, flat.first_buffers)
+    return frames.write(replace(frame, sections=(*kept, (Section.STANDING, flat.standing), (Section.BUFFERS, payload))))
+
+
+def test_a_file_of_before_is_read():
+    flat, mask = FlatModel(batch_norm()), np.ones(FEATURES * 4 + 4 + 15, np.uint8)
+    written = modelfile.mask_frame({}, flat, seed=1, gain=1.5, mask=mask, other=batch_norm)
+    moved = np.full(4, 3, np.float32).tobytes() + flat.first_buffers[16:]
+    assert load_bytes(before(flat, written, moved), batch_norm())[1].running_mean.tolist() == [3] * 4
+    other = batch_norm()
+    other[1].running_var += 1
+    with pytest.raises(ConfigError, match="first buffers, which this file lacks: `thinwire export RUN`"):
+        load_bytes(before(flat, written, moved), other)

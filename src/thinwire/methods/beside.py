@@ -22,7 +22,6 @@ from thinwire.errors import DecodeError, QuorumError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods.aggregate import Mean
 from thinwire.methods.base import ClientState, Data, Method, ServerState, Setup, Trained, Update
-from thinwire.modelfile import with_buffers
 from thinwire.tensors import FlatModel, frozen
 from thinwire.versions import Held
 
@@ -161,10 +160,9 @@ class Beside:
         return self.method.model(state.inner)
 
     def ship(self, state: WithBuffers, description: dict[str, Any]) -> bytes:
-        """Model file: a state of weights has its buffers in it; behind a mask they are added."""
+        """The method's model file of a model that holds these buffers."""
         self._put(state.buffers, {})
-        shipped = self.method.ship(state.inner, description)
-        return with_buffers(shipped, self.flat, state.buffers)
+        return self.method.ship(state.inner, description)
 
 
 def _note(updates: Iterable[Update], sides: list[tuple[int, bytes]]) -> Iterator[Update]:

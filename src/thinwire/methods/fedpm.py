@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from math import ceil, inf, sqrt
 from typing import Any
@@ -242,7 +242,8 @@ class FedPM:
         )
         theta = state.tally.theta(self.options.prior)
         mask = round_mask(theta, frozen, self.wire.layout, self.options.ship, draw)
-        return modelfile.mask_frame(description, self.flat, self.setup.seed, self.options.gain, mask)
+        other = partial(base.seeded, self.setup.build, self.setup.seed ^ 1)
+        return modelfile.mask_frame(description, self.flat, self.setup.seed, self.options.gain, mask, other)
 
 
 def binary_entropy(density: float) -> float:
