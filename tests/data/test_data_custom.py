@@ -44,7 +44,7 @@ def test_plain_lists_do_too(own):
 def test_a_data_set_is_taken_as_it_is(own):
     given = Dataset("mine", Split(X, Y), Split(X, Y), classes=5, columns={"user": Y})
     made = own(given)
-    assert (made.name, made.classes, made.columns) == ("mine", 5, {"user": Y})
+    assert (made.name, made.classes, made.columns["user"].tolist()) == ("mine", 5, Y.tolist())
     np.testing.assert_array_equal(made.train.x, X)
     assert made.train.x.dtype == np.float32
 
@@ -134,7 +134,11 @@ HOT = np.eye(3, dtype=int)[Y]
         (X, Y * 1.0, r"of float64, must be integers \(n,\): y\.astype\(int\)"),
         (X, Y + 0.5, r"of float64, must be integers \(n,\)$"),
         (X, Y > 0, r"of bool, must be integers \(n,\): y\.astype\(int\)"),
-        (X, list("abc"), r"y has shape \(3,\) of <U1, must be integers"),
+        (X, list("abc"), r"of <U1, must be integers \(n,\): number the classes 0, 1, … in the same way for train"),
+        (X, np.array(["a", "b", "c"], object), r"of object, must be integers \(n,\): number the classes"),
+        (np.ma.masked_greater(X, 4), Y, "x is a masked array with masked entries, must have them all"),
+        (X, np.ma.masked_equal(Y, 2), "y is a masked array with masked entries, must have them all"),
+        (list(np.ma.masked_greater(X, 4)), Y, "x is a masked array with masked entries, must have them all"),
         (X, 3, r"y has shape \(\) of int64, must be integers"),
         (X, [], "x has 3 rows, y has 0"),
         (np.zeros((3, 0)), Y, r"x has shape \(3, 0\)"),
@@ -211,7 +215,8 @@ def test_a_pair_of_torch_data_sets_is_read(own):
             "Items, row 0: x must be an array or a tensor, not object; a transform can make it one",
         ),
         (Items([{"x": 1}]), r"must be \(x, y\) or a data set of such pairs, not Items"),
-        (torch.utils.data.DataLoader(Items([(X[0], 0)])), "not DataLoader"),
+        (torch.utils.data.DataLoader(Items([(X[0], 0)])), "not DataLoader: return its .dataset"),
+        (Items([(np.ma.masked_greater(X[2], 4), 0)]), "Items, row 0: x is a masked array with masked entries"),
         (torch.tensor(X), "not Tensor"),
         (iter([(X, Y)]), "not list_iterator"),
     ],
@@ -219,6 +224,40 @@ def test_a_pair_of_torch_data_sets_is_read(own):
 def test_a_data_set_that_holds_no_pairs_is_refused(own, part, message):
     with pytest.raises(DataError, match=message):
         own((part, (X, Y)))
+
+
+def test_tables_of_pandas_are_refused_with_what_to_return(own):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X, columns=["a", "b"])
+    for part, name in ((table, "DataFrame"), (table["a"], "Series")):
+        with pytest.raises(DataError, match=rf"not {name}: return \(table\[columns\]\.to_numpy\(\), table\[label\]"):
+            own((part, (X, Y)))
+    made = own(((table, pandas.Series(Y)), (table.to_numpy(), Y)))
+    np.testing.assert_array_equal(made.train.x, X)
+
+
+def test_a_masked_array_without_masked_entries_is_taken(own):
+    made = own(((np.ma.masked_greater(X, 9), np.ma.array(Y)), (X, Y)))
+    assert type(made.train.x) is type(made.train.y) is np.ndarray
+    np.testing.assert_array_equal(made.train.x, X)
+
+
+@pytest.mark.parametrize("order", [np.asfortranarray, lambda x: x[::-1, ::-1], lambda x: np.repeat(x, 2, 1)[:, ::2]])
+def test_arrays_in_any_order_become_contiguous_once(own, order):
+    x, ids = order(X.astype(np.float32)), order(np.arange(160).reshape(2, 80))
+    for made, given in ((own(((x, Y), (x, Y))), x), (own(((ids, ids), (ids, ids))), ids)):
+        for split in (made.train, made.test):
+            assert split.x.flags.c_contiguous
+            assert split.y.flags.c_contiguous
+            np.testing.assert_array_equal(split.x, given)
+
+
+def test_what_is_changed_afterwards_does_not_reach_the_run(own):
+    x, ids, y = X.astype(np.float32), IDS.copy(), Y.astype(np.int64)
+    for given in (((x, y), (x, y)), ((ids, ids), (ids, ids)), Dataset("d", Split(x, y), Split(x, y), 3, {"user": y})):
+        made = own(given)
+        kept = [made.train.x, made.train.y, made.test.x, made.test.y, *made.columns.values()]
+        assert not any(np.shares_memory(mine, theirs) for mine in kept for theirs in (x, ids, y))
 
 
 # stray labels --------------------------------------------------------------------------------------------------------

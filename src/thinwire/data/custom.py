@@ -19,7 +19,8 @@ def custom_dataset(spec: str) -> Dataset:
     """Call `module:function` without arguments. It returns a Dataset, or train and test: ((x, y), (x, y)).
 
     Each of the two may also be an object with a length whose items are pairs (x, y), a torch `Dataset` for example.
-    x and y are arrays, tensors or anything numpy reads. x becomes float32, (n, ...); y must be whole numbers from 0
+    x and y are arrays, tensors or anything numpy reads; they are copied, so that what becomes of them later does not
+    reach the run. x becomes float32, (n, ...); y must be whole numbers from 0
     on, (n,). When y has two axes the data are text: x has the same shape and is whole numbers too. Classes = the
     largest target + 1, of text the largest number of x and y + 1.
 
@@ -36,7 +37,8 @@ def custom_dataset(spec: str) -> Dataset:
     where = f"{spec} (train)", f"{spec} (test)"
     if isinstance(result, Dataset):
         train, test = _split(result.train, where[0]), _split(result.test, where[1])
-        return check_dataset(replace(result, train=train, test=test), where)
+        columns = {name: _array(values, f"column {name}", where[0]).copy() for name, values in result.columns.items()}
+        return check_dataset(replace(result, train=train, test=test, columns=columns), where)
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise DataError(f"{spec}: must return a Dataset or {EXPECTED}, not {_described(result)}")
     train, test = (_split(_pair(part, place), place) for part, place in zip(result, where, strict=True))
@@ -67,7 +69,7 @@ def _pair(part: Any, where: str) -> Split:
     if isinstance(part, Split):
         return part
     if isinstance(part, tuple | list | dict | np.ndarray) or not _holds_pairs(part):
-        raise DataError(f"{where}: must be (x, y) or a data set of such pairs, not {_described(part)}")
+        raise DataError(f"{where}: must be (x, y) or a data set of such pairs, not {_described(part)}{_instead(part)}")
     items = [_item(part[row], f"{where}, {type(part).__name__}, row {row}") for row in range(len(part))]
     try:
         return Split(np.stack([x for x, _ in items]), np.stack([y for _, y in items])) if items else Split(*_NOTHING)
@@ -82,7 +84,17 @@ def _holds_pairs(part: Any) -> bool:
     """Has it a length and items by number, and is its first item a pair? A tensor is none: its items are tensors."""
     if not hasattr(part, "__len__") or not hasattr(part, "__getitem__"):
         return False
-    return len(part) == 0 or isinstance(part[0], tuple | list)
+    try:
+        return len(part) == 0 or isinstance(part[0], tuple | list)
+    except (KeyError, IndexError, TypeError):  # items by another key, as those of a table of pandas
+        return False
+
+
+def _instead(part: Any) -> str:
+    """What to return in place of things that people have."""
+    if hasattr(part, "to_numpy"):
+        return ": return (table[columns].to_numpy(), table[label].to_numpy())"
+    return ": return its .dataset" if hasattr(part, "batch_sampler") else ""
 
 
 def _item(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +117,9 @@ def _split(given: Split, where: str) -> Split:
     if samples.ndim < 2 or samples.dtype.kind not in "biuf" or not samples.size:
         raise DataError(f"{where}: x has shape {samples.shape} of {samples.dtype}, must be numbers (n, ...)")
     if targets.ndim == 2:
-        return Split(labels64(samples), labels64(targets))
+        return Split(np.ascontiguousarray(labels64(samples)), np.ascontiguousarray(labels64(targets)))
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which the data set's check names
-        return Split(samples.astype(np.float32), labels64(targets))
+        return Split(samples.astype(np.float32, order="C"), labels64(targets))
 
 
 def _check_targets(samples: np.ndarray, targets: np.ndarray, where: str) -> None:
@@ -136,12 +148,21 @@ def _one_hot(targets: np.ndarray) -> bool:
 
 def _hint(targets: np.ndarray) -> str:
     """How labels of another type become right ones, where they can."""
+    if targets.dtype.kind in "USO":
+        return ": number the classes 0, 1, … in the same way for train and test"
     whole = targets.ndim == 1 and targets.dtype.kind in "bf" and bool((targets == np.floor(targets)).all())
     return ": y.astype(int)" if whole else ""
 
 
 def _array(values: Any, name: str, where: str) -> np.ndarray:
-    """As an array. Tensors come from their device and their graph; numbers that numpy lacks, bfloat16, as float32."""
+    """As an array. Tensors come from their device and their graph; numbers that numpy lacks, bfloat16, as float32.
+
+    DataError for a masked array with masked entries: behind the mask stands anything.
+    """
+    if any(map(np.ma.is_masked, values if isinstance(values, tuple | list) else [values])):
+        raise DataError(
+            f"{where}: {name} is a masked array with masked entries, must have them all: fill them or leave them out"
+        )
     try:
         if hasattr(values, "detach"):
             values = values.detach().cpu()
