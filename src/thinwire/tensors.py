@@ -86,6 +86,18 @@ def check(model: nn.Module) -> None:
     if not sum(parameter.numel() for _, parameter in trained(model)):
         raise ConfigError("model", type(model).__name__, "a model with parameters that are trained (requires_grad)")
     _check_memory(model)
+    _check_extra_state(model)
+
+
+def _check_extra_state(model: nn.Module) -> None:
+    """ConfigError names a module whose `get_extra_state` gives something else than a tensor: no file can hold it."""
+    for name, module in model.named_modules():
+        if type(module).get_extra_state is nn.Module.get_extra_state:
+            continue
+        if not isinstance(extra := module.get_extra_state(), torch.Tensor):
+            allowed = "a tensor: extra state of other types cannot travel, keep it in buffers or do without"
+            value = f"get_extra_state() gives {type(extra).__name__}"
+            raise ConfigError(f"model layer {name or type(module).__name__}", value, allowed)
 
 
 def _check_memory(model: nn.Module) -> None:

@@ -270,8 +270,33 @@ def complex_buffer():
     return model
 
 
+class Extra(nn.Linear):
+    """Has a state beside its tensors."""
+
+    def __init__(self, extra):
+        super().__init__(FEATURES, CLASSES)
+        self.extra = extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def extra_state():
+    return nn.Sequential(nn.Identity(), Extra({"calls": 1}))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedpm"])
+def test_extra_state_that_is_a_tensor_is_in_the_model(name):
+    method = build(name, lambda: Extra(torch.ones(2)))
+    assert method.model(method.init()).state_dict()["_extra_state"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("method", ["fedavg", "fedpm", "ssfl"])
 @pytest.mark.parametrize(("make", "named"), [
+    (extra_state, r"model layer 1 = 'get_extra_state\(\) gives dict': a tensor: .* cannot travel"),
     (lazy, r"model tensor 0\.\w+ = 'lazy"), (meta, "model tensor weight = 'on the meta device'"),
     (one_memory, r"model tensor [01]\.weight = 'a view'.*shares that of [01]\.weight"),
     (complex_buffer, "model buffer extra = 'torch.complex64'"),

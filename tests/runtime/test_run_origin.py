@@ -9,9 +9,10 @@ import pytest
 from test_run_determinism import Stop, same, stop_after
 from toyworld import TwoLayers, blobs, edit_manifests, run
 
+from thinwire.console import print_result
 from thinwire.data import Dataset, Split
 from thinwire.errors import ConfigError, DataError, ThinwireError
-from thinwire.report import read_run
+from thinwire.report import read_run, write_report
 from thinwire.runtime import origin
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.run import export, resume
@@ -166,6 +167,29 @@ def test_an_edited_setting_is_named(half, old, new, field, value, before):
     assert (
         str(error) == f"{config}: {field} = {value!r}: {before}, as when the run began; other settings need a new run"
     )
+
+
+def test_fewer_rounds_than_were_played_are_refused(tmp_path, changing):
+    with pytest.raises(Stop):
+        run(tmp_path / "run", "fedavg", on_round=stop_after(2), uplink={"id": "topk", "keep": 0.5}, **MORE)
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("rounds = 3", "rounds = 1"))
+    assert str(refused(tmp_path / "run")) == f"{config}: rounds = 1: at least 2, the rounds that the run has played"
+    config.write_text(config.read_text().replace("rounds = 1", "rounds = 2"))
+    assert len(resume(tmp_path / "run", workers=1).rounds) == 2
+
+
+def test_a_run_that_ends_where_it_was_stopped_may_have_no_score(tmp_path, changing):
+    with pytest.raises(Stop):
+        run(tmp_path / "run", "fedavg", on_round=stop_after(2), evaluation={"server_every": 3}, **MORE)
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("rounds = 3", "rounds = 2"))
+    found = resume(tmp_path / "run", workers=1)
+    assert found.summary["best_accuracy"] is None
+    assert found.summary["model_accuracy"] > 0
+    assert read_run(found.out).summary["rounds"] == 2
+    print_result(found.out)
+    write_report([found.out], found.out / "report.html")
 
 
 def test_of_several_edits_all_are_named(half):

@@ -108,6 +108,10 @@ def resume(
         if checkpoint.saved(out / CHECKPOINT):
             initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
             progress, ledger = checkpoint.load(out / CHECKPOINT, initial, most_bytes, partial(_ledger, out))
+            if progress.played > (rounds := assembly.experiment.rounds):
+                progress.records.shelf.close()
+                allowed = f"at least {progress.played}, the rounds that the run has played"
+                raise ConfigError(f"{out / CONFIG}: rounds", rounds, allowed)
             checkpoint.sweep(out / CHECKPOINT, progress.played)  # what a crash after the last commit left
         else:
             progress, ledger = _nothing_yet(assembly, out), _ledger(out, NOTHING)
@@ -277,7 +281,7 @@ def _summary(assembly: Assembly, rounds: list[Round]) -> dict[str, Any]:
         "rounds": len(rounds),
         "accuracy": rounds[-1].accuracy,
         "diverged_in_round": next((entry.round for entry in rounds if entry.diverged), None),
-        "best_accuracy": max(entry.accuracy for entry in rounds if entry.accuracy is not None),
+        "best_accuracy": max((entry.accuracy for entry in rounds if entry.accuracy is not None), default=None),
         "up_bytes": sum(entry.up_bytes for entry in rounds),
         "down_bytes": sum(entry.down_bytes for entry in rounds),
         "evaluate_bytes": sum(entry.evaluate_bytes for entry in rounds),
