@@ -40,8 +40,9 @@ def rows_of(outcomes: Outcomes) -> dict[str, dict[str, str | list[str]]]:
 
 
 def save(outcomes: Outcomes) -> None:
-    """Write the file anew; a cell that is not right stays open."""
-    settled = {cell: found if right(*cell, found, {}) else OPEN for cell, found in outcomes.items()}
+    """Write the file anew, without models that have left the zoo; a cell that is not right stays open."""
+    here = {cell: found for cell, found in outcomes.items() if cell[0] in MODELS}
+    settled = {cell: found if right(*cell, found, {}) else OPEN for cell, found in here.items()}
     FILE.write_text(json.dumps(rows_of(settled), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

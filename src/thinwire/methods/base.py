@@ -24,6 +24,7 @@ from thinwire.methods import aggregate
 from thinwire.methods.server import Mean, ServerOptimizer
 from thinwire.parameterisations import Parameterisation, parameterise
 from thinwire.purity import drawing
+from thinwire.tensors import check
 from thinwire.train import Local
 from thinwire.versions import Held
 
@@ -148,7 +149,10 @@ def network(setup: Setup) -> nn.Module:
 
     def make() -> nn.Module:
         model = setup.build()
-        return parameterise(model, setup.parameterisation, report=None) if setup.parameterisation else model
+        if setup.parameterisation is None:
+            return model
+        check(model)  # factors have memory of their own: what shared that of a weight would not show afterwards
+        return parameterise(model, setup.parameterisation, report=None)
 
     return seeded(make, setup.seed)
 
