@@ -255,7 +255,7 @@ def test_a_mutated_frame_is_dropped_by_its_reason():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    world = World("fedavg", local={"lr": 9e5}, model={"name": "mlp", "build": None})
+    world = World("fedavg", local={"lr": 9e5, "epochs": 4}, model={"name": "mlp", "build": None})
     with pytest.raises(
         TrainingError, match=r"client \d: .*(nan|inf) in round \d.* lower the learning rate \(lr = 900000\)"
     ):

@@ -29,9 +29,9 @@ def assemble(name: str, algorithm: Any) -> Method:
         "mirror": _of_one(algorithm, "mirror", ("read",)),
     }
     total = parameters(algorithm.setup, algorithm.flat.model)  # a model that cannot be trained shows here
-    names = [part.name for part in fields(Method) if part.name not in ("name", "parameters", *optional)]
+    names = [part.name for part in fields(Method) if part.name not in ("name", "run", "parameters", *optional)]
     parts = {part: plain[part] if part not in dir(algorithm) else getattr(algorithm, part) for part in names}
-    method = Method(name=name, parameters=total, **parts, **optional)
+    method = Method(name=name, run=algorithm.setup.run, parameters=total, **parts, **optional)
     return _alike(beside(method, algorithm.flat, algorithm.setup), algorithm)
 
 

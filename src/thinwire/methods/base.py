@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from torch import nn
@@ -14,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from thinwire import frame as frames
 from thinwire import rng
-from thinwire.codecs import Codec, Context, at, tag
+from thinwire.codecs import Codec, Context, at, tag, to_config
 from thinwire.codecs.config import require
 from thinwire.codecs.entries import Vector, dense
 from thinwire.errors import ConfigError, DecodeError
@@ -43,7 +45,7 @@ class Setup:
     build: Callable[[], nn.Module]
     local: Local
     seed: int = 0
-    run: int = 0
+    run: int = 0  # what the other settings come to; `settle` adds the codecs
     fraction: float = 1.0
     device: str = "cpu"
     uplink: Codec | None = None
@@ -99,6 +101,7 @@ class Method:
     """One algorithm. The functions hold no state between calls but scratch memory."""
 
     name: str
+    run: int  # 32 bits that every frame carries: they stand for all settings that shape it, those of the codecs too
     parameters: int  # of the dense model that the method stands for: what bits per parameter divide by
     init: Callable[[], ServerState]
     client_init: Callable[[int], ClientState]
@@ -187,6 +190,18 @@ def codec_for(codec: Codec | None, default: Codec, dtype: str, where: str) -> Co
         raise ConfigError(where, chosen.id, f"a codec for {dtype} arrays, {default.id} for example")
     require(where, chosen, dtype)
     return chosen
+
+
+def settle(setup: Setup, uplink: Codec, downlink: Codec) -> tuple[Setup, Codec, Codec]:
+    """The codecs, these unless told, and the set-up with a run id that stands for their whole configuration too.
+
+    A frame names its codec by 16 bits of the configuration, which collide (`topk` with keep = 0.008 and 0.012): ends
+    that differ are of two runs, and the first frame says so.
+    """
+    up = codec_for(setup.uplink, uplink, uplink.dtype, "uplink")
+    down = codec_for(setup.downlink, downlink, downlink.dtype, "downlink")
+    told = json.dumps([to_config(up), to_config(down)], sort_keys=True).encode()
+    return replace(setup, run=crc32(told, setup.run)), up, down
 
 
 def check_defences(setup: Setup, name: str) -> None:

@@ -281,7 +281,7 @@ class FedAvg:
         return rng.integer(self.setup.seed, round, client, "uplink")
 
     def read(self, state: State, client: int, message: bytes) -> Update:
-        """A client's change (n,) float32; DecodeError unless every entry is finite."""
+        """A client's change (n,) float32; DecodeError unless every entry is finite and at most 2²⁴."""
         layout = self.flat.layout
         frame = base.read_update(self.setup, self.uplink, state.history.version, layout.digest, message)
         shared = frame.sections[0][0] == Section.VALUES_SHARED if frame.sections else False
@@ -289,7 +289,7 @@ class FedAvg:
         context = Context(layout, state.change if shared else None, seed)
         payload = frame.sole(Section.VALUES_SHARED if shared else Section.VALUES)
         change = entries.read(at(self.uplink, state.history.version), payload, context)
-        within(finite(entries.values(change), "update"), self.setup.max_update_norm)
+        within(sound(entries.values(change), "update"), self.setup.max_update_norm)
         return Update(frame.samples, change)
 
     def mirror(self, held: Held[Global]) -> State | None:
@@ -345,6 +345,21 @@ def finite(x: np.ndarray, where: str) -> np.ndarray:
     return x
 
 
+LARGEST = 2.0**24  # of an update's entry: from there on float32 has no fractions, and nothing learns such a weight
+
+
+def sound(change: np.ndarray, where: str) -> np.ndarray:
+    """A client's change itself; DecodeError when an entry is not finite or larger than any that training makes.
+
+    One entry of 3e38 would be a finite mean, and a model that has no finite loss ever again.
+    """
+    largest = float(np.abs(finite(change, where)).max(initial=0.0))
+    if largest > LARGEST:
+        why = "a hostile client, or a learning rate that is too high"
+        raise DecodeError(f"{where}: an entry of {largest:.3g}, at most {LARGEST:.3g} allowed ({why})")
+    return change
+
+
 def within(change: np.ndarray, bound: float) -> np.ndarray:
     """The change itself; DecodeError when its ‖·‖₂ is above the bound."""
     norm = 0.0 if bound == math.inf else float(np.linalg.norm(change.astype(np.float64)))
@@ -355,8 +370,7 @@ def within(change: np.ndarray, bound: float) -> np.ndarray:
 
 def build(name: str, kind: type[FedAvg], settings: type[Options], setup: Setup, options: Mapping[str, Any]) -> Method:
     """The method of an algorithm that is FedAvg or builds on it; float32 both ways unless told."""
-    uplink = base.codec_for(setup.uplink, Float32(), "float32", "uplink")
-    downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
+    setup, uplink, downlink = base.settle(setup, Float32(), Float32())
     base.check_defences(setup, name)
     algorithm = kind(setup, record(settings, options, "method"), uplink, downlink)
     if kind.masks:

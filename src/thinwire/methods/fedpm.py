@@ -263,8 +263,7 @@ def against(mask: np.ndarray, tally: Tally) -> float:
 
 def fedpm(setup: Setup, options: Mapping[str, Any]) -> Method:
     """FedPM over a set-up; uplink `mask` and downlink `votes` unless told."""
-    uplink = base.codec_for(setup.uplink, Mask(), "uint8", "uplink")
-    downlink = base.codec_for(setup.downlink, Votes(), "uint32", "downlink")
+    setup, uplink, downlink = base.settle(setup, Mask(), Votes())
     if setup.server != Mean():
         raise ConfigError("server.optimizer", setup.server, "mean for fedpm: masks are counted")
     base.plain_mean(setup, "fedpm", "masks are counted; max_votes_against refuses hostile ones")

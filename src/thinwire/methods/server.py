@@ -118,7 +118,13 @@ class FedAdagrad(FedAdam):
         return square + new
 
 
-DEFENCES = ("aggregate", *aggregate.FIELDS, "max_update_norm", "max_votes_against")  # of `[server]`, no optimiser's
+DEFENCES = (
+    "aggregate",
+    *aggregate.FIELDS,
+    "max_update_norm",
+    "max_votes_against",
+    "max_samples",
+)  # of `[server]`, no optimiser's
 ServerOptimizer = Mean | FedAvgM | FedAdam
 SERVERS: dict[str, type[ServerOptimizer]] = {
     "mean": Mean, "majority": Majority, "fedavgm": FedAvgM,
@@ -149,6 +155,14 @@ def norm_bound(settings: Mapping[str, Any]) -> float:
     if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
         raise ConfigError("server.max_update_norm", bound, "above 0")
     return float(bound)
+
+
+def sample_bound(settings: Mapping[str, Any]) -> int | None:
+    """`[server] max_samples`: the most samples that a client may claim; None unless told."""
+    bound = settings.get("max_samples")
+    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or not 0 < bound < 2**32):
+        raise ConfigError("server.max_samples", bound, "a whole number from 1 on")
+    return bound
 
 
 def _positive(optimizer: ServerOptimizer, *names: str) -> None:

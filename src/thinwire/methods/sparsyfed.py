@@ -31,7 +31,7 @@ from thinwire.errors import ConfigError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import base, selection
 from thinwire.methods.base import ClientState, Data, Method, Setup, Update
-from thinwire.methods.fedavg import Global, Options, State, build, finite, within
+from thinwire.methods.fedavg import Global, Options, State, build, sound, within
 from thinwire.methods.sparse import Prunable
 from thinwire.parameterisations import Dense
 from thinwire.tensors import FlatModel
@@ -133,7 +133,7 @@ class SparsyFed(Prunable):
         context = self._values(mask, state.change if shared else None, version + 1, client)
         payload = values.sole(Section.VALUES_SHARED if shared else Section.VALUES)
         change = -state.weights
-        change[mask.astype(bool)] = finite(at(self.uplink, version).decode(payload, context), "update")
+        change[mask.astype(bool)] = sound(at(self.uplink, version).decode(payload, context), "update")
         within(change, self.setup.max_update_norm)
         return Update(frame.samples, change)
 

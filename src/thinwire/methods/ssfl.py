@@ -133,8 +133,7 @@ def ssfl(setup: Setup, options: Mapping[str, Any]) -> Method:
     """SSFL over a set-up; float32 both ways unless told."""
     if setup.parameterisation:
         raise ConfigError("parameterisation.name", setup.parameterisation.id, "dense for ssfl: it masks weights")
-    uplink = base.codec_for(setup.uplink, Float32(), "float32", "uplink")
-    downlink = base.codec_for(setup.downlink, Float32(), "float32", "downlink")
+    setup, uplink, downlink = base.settle(setup, Float32(), Float32())
     base.check_defences(setup, "ssfl")
     algorithm = Ssfl(setup, record(SsflOptions, options, "method"), uplink, downlink)
     check_maskable(algorithm.flat.model, "ssfl")

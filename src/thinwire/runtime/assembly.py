@@ -73,7 +73,7 @@ class Assembly:
             build=self.build,
             local=Local(**experiment.local.model_dump(exclude={"together"})),
             seed=experiment.seed,
-            run=self.run_id,
+            run=self._shaping,
             fraction=experiment.cohort.share(len(self.clients)),
             device=self.device,
             server=server.from_config(experiment.server),
@@ -119,9 +119,14 @@ class Assembly:
         train = self.dataset.train.take(np.arange(2))
         return obstacle(base.network(self.setup), train.x, train.y)
 
-    @cached_property
+    @property
     def run_id(self) -> int:
         """32 bits that frames of this run carry: a digest of everything that shapes them."""
+        return self.method.run
+
+    @cached_property
+    def _shaping(self) -> int:
+        """A digest of the settings that shape frames, but for the codecs, which the method knows."""
         shaping = self.experiment.model_dump(exclude=SHAPES_NO_FRAME)
         return crc32(json.dumps(shaping, sort_keys=True).encode())
 
@@ -201,6 +206,17 @@ class Assembly:
         """How many samples a client holds back."""
         return held_back(self.parts.size(client), self.experiment.data.test_fraction)
 
+    def most_samples(self, client: int) -> int:
+        """How many samples a client can have trained on, as they were dealt; at most `server.max_samples`."""
+        dealt = self.parts.size(client) - self.held_back(client)
+        return min(dealt, server.sample_bound(self.experiment.server) or dealt)
+
+    @cached_property
+    def most_elsewhere(self) -> int:
+        """`server.max_samples`, for clients with samples of their own: unless told, ten times the largest part."""
+        told = server.sample_bound(self.experiment.server)
+        return told or 10 * max(self.parts.size(client) for client in self.clients)
+
     @cached_property
     def test_samples(self) -> dict[int, int]:
         """How many samples each client holds back; clients that hold back none are left out."""
@@ -242,7 +258,7 @@ def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly
         allowed = "so large that some client holds a sample back, or 0"
         raise ConfigError("data.test_fraction", settings.test_fraction, allowed)
     # built here so that a wrong setting ends the run before it leaves a directory
-    assembly.method, assembly.together  # noqa: B018
+    assembly.method, assembly.together, assembly.most_elsewhere  # noqa: B018
     _try_out(assembly)
     return assembly
 

@@ -129,6 +129,8 @@ class RoundWork:
         self._add("server_decode", reading.seconds)
         if reading.update is None:
             return self._refuse(answer, reading.refused)
+        if (claim := reading.update.samples) > (most := self.simulation.most_samples(answer.client)):
+            return self._refuse(answer, f"update: says it is of {claim} samples, at most {most} (server.max_samples)")
         if missing := [name for name in METRICS if not math.isfinite(answer.metrics.get(name, math.nan))]:
             return self._refuse(answer, f"reply: no finite {missing[0]}")
         self.have[answer.client] = self.accepted[answer.client] = self.version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -15,6 +15,7 @@ from thinwire.runtime.pool import Pool, Task
 from thinwire.runtime.progress import Progress
 from thinwire.runtime.reading import Reader
 from thinwire.runtime.round import RoundWork
+from thinwire.runtime.state import not_finite
 
 STOP, REPEAT, SKIP = "stop", "repeat", "skip"  # what becomes of a round without quorum
 
@@ -45,12 +46,14 @@ class Simulation:
         min_replies: int = 1,
         without_quorum: str = STOP,
         tries: int = 1,
+        most_samples: Callable[[int], int] | None = None,
     ) -> None:
         self.method, self.pool, self.clients, self.seed = method, pool, clients, seed
         self.evaluation_pool = evaluation_pool  # where `pool` only watches one that it must not watch evaluating
         self.reader = reader  # of the clients' frames; None: this process, one frame after the other
         self.oversample, self.min_replies = oversample, min_replies
         self.without_quorum, self.tries = without_quorum, tries if without_quorum == REPEAT else 1
+        self.most_samples = most_samples or (lambda client: 2**32)  # that a client may say it has trained on
         self.synced: int | None = None  # version that the pool's processes hold
 
     def play(self, progress: Progress) -> tuple[Progress, RoundWork]:
@@ -63,6 +66,8 @@ class Simulation:
         while True:
             try:
                 server = self.method.merge(progress.server, work.updates())
+                if where := not_finite(server):
+                    raise QuorumError(f"the updates together make {where} NaN or infinite")
             except QuorumError as error:
                 last = work.tries == self.tries
                 if last and self.without_quorum != SKIP:

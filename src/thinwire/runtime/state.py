@@ -47,6 +47,14 @@ def record_like(example: Any, data: bytes) -> Any:
         raise DecodeError(f"state: not of this method ({error})") from None
 
 
+def not_finite(state: Any) -> str:
+    """Where a frozen record holds NaN or infinity: the name of its first such array; empty if nowhere."""
+    arrays: dict[str, np.ndarray] = {}
+    _flatten(state, "state", arrays)
+    bad = (path for path, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
+    return next(bad, "").removeprefix("state.")
+
+
 def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if is_dataclass(value):
         return {f.name: _flatten(getattr(value, f.name), f"{path}.{f.name}", arrays) for f in fields(value)}
