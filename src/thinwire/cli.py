@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thinwire.console import Show, print_result, print_rows, print_table
-from thinwire.errors import ConfigError, DataError, ThinwireError, TrainingError
+from thinwire.errors import ConfigError, DataError, ThinwireError, TrainingError, shown
 
 if TYPE_CHECKING:
     from thinwire.api import Result
@@ -261,19 +261,22 @@ def _word(value: object) -> str:
     return "".join(c if c.isalnum() or c in "._" else "-" for c in Path(str(value)).name)
 
 
+LONGEST = 2000  # characters of an error that are printed
+
+
 def main() -> None:
     """Entry point; every error of ours is one line. Functions of one's own are looked for in the working directory."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())  # behind all that is installed: no numpy.py beside someone's model takes its place
     try:
         app(standalone_mode=True)
     except (ConfigError, DataError) as error:
         for line in (error, *getattr(error, "__notes__", ())):
-            typer.echo(f"error: {line}", err=True)
+            typer.echo(f"error: {shown(line, LONGEST)}", err=True)
         sys.exit(2)
     except ThinwireError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {shown(error, LONGEST)}", err=True)
         sys.exit(1)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        typer.echo(f"error: {said}", err=True)
+        typer.echo(f"error: {shown(said, LONGEST)}", err=True)
         sys.exit(1)

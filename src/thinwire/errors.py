@@ -90,4 +90,15 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
 def line(error: BaseException) -> str:
     """What an error of someone else's code says, in one line of at most 200 characters: its type, then its words."""
     words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:200] if words else type(error).__name__
+    return shown(f"{type(error).__name__}: {words}" if words else type(error).__name__)
+
+
+def shown(text: object, most: int = 200) -> str:
+    """Text from outside as it may be logged, kept and printed: characters that print, and not too many of them.
+
+    >>> shown("lost\x1b[2J\n")
+    'lost\\x1b[2J\\n'
+    """
+    some = str(text)[: most + 1]
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in some)
+    return plain if len(plain) <= most else plain[: most - 1] + "…"

@@ -241,7 +241,7 @@ def test_a_failing_client_is_named_whatever_the_workers(tmp_path, monkeypatch, w
 
     monkeypatch.setattr(runs.Assembly, "client_data", load)
     result = run(tmp_path / "run", workers=workers, rounds=2)
-    assert [entry.dropped for entry in result.rounds] == [[{"client": 1, "reason": "RuntimeError: two\nlines"}]] * 2
+    assert [entry.dropped for entry in result.rounds] == [[{"client": 1, "reason": "RuntimeError: two lines"}]] * 2
 
 
 def test_a_mutated_frame_is_dropped_by_its_reason():

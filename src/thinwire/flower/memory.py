@@ -1,4 +1,4 @@
-"""What one node keeps between rounds: its client's record and the global model that it decoded last.
+"""What one node keeps between rounds: its client's record and the global model that it decoded last, and a digest.
 
 It lies in Flower's `context.state`, which lives in the SuperNode's memory and dies with it; or, where the node's
 configuration names a `state-dir`, in a file there, which a SuperNode that is started again finds.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
+from thinwire import frame as frames
 from thinwire.errors import DecodeError
 from thinwire.methods import Method
 from thinwire.modelfile import save_bytes
@@ -46,7 +48,7 @@ class Memory:
         if not data:
             return Record(), None
         try:
-            kept = record_like(self._example, data)
+            kept = record_like(self._example, data, self._layout)
         except DecodeError as error:
             log.warning("%s: %s; asking for a keyframe", self.path or self.name, error)
             return Record(), None
@@ -54,12 +56,17 @@ class Memory:
 
     def save(self, record: Record, held: Held) -> None:
         """Keep both, whole or not at all."""
-        data = record_to_bytes(_Kept(record, held.version, held.value, tuple(held.trail.items())))
+        data = record_to_bytes(_Kept(record, held.version, held.value, tuple(held.trail.items())), self._layout)
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_bytes(data, self.path)
         else:
             self.context.state[self.name] = ConfigRecord({"memory": data})
+
+    @cached_property
+    def _layout(self) -> bytes:
+        """What the memory is sealed with: one of a model with other tensors is as good as lost."""
+        return frames.read(self.method.broadcast(self.method.init(), None)).layout
 
     @property
     def _example(self) -> _Kept:
@@ -69,7 +76,11 @@ class Memory:
 
     def _read(self) -> bytes:
         if self.path:
-            return self.path.read_bytes() if self.path.exists() else b""
+            try:
+                return self.path.read_bytes() if self.path.is_file() else b""
+            except OSError as error:
+                log.warning("%s: %s; asking for a keyframe", self.path, error.strerror)
+                return b""
         record = self.context.state.config_records.get(self.name)
         data = record.get("memory") if record else b""
         return data if isinstance(data, bytes) else b""

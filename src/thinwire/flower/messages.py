@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from thinwire import __version__
-from thinwire.errors import DecodeError
+from thinwire.errors import DecodeError, shown
 from thinwire.runtime.client import Answer
 
 HELLO = "query"  # message type: who is there? Rounds and evaluations have Flower's own, "train" and "evaluate"
@@ -69,11 +69,11 @@ def answer_of(client: int, content: RecordDict) -> Answer:
     words = words_of(content)
     status, reason = words.get("status"), words.get("reason", "")
     if status not in _STATUS or not isinstance(reason, str):
-        raise DecodeError(f"reply: status {status!r}, one of {', '.join(_STATUS)} expected")
+        raise DecodeError(f"reply: status {shown(repr(status), 40)}, one of {', '.join(_STATUS)} expected")
     frame = frame_of(content) if status in ("done", "keyframe") else b""
     metrics = {
         name.removeprefix("metric."): value
         for name, value in words.items()
         if name.startswith("metric.") and isinstance(value, float)
     }
-    return Answer(client, status, frame, reason=reason, metrics=metrics)
+    return Answer(client, status, frame, reason=shown(reason), metrics=metrics)

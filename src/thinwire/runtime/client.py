@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from thinwire import frame as frames
-from thinwire.errors import DecodeError, NeedKeyframe, NeedValues, TrainingError
+from thinwire.errors import DecodeError, NeedKeyframe, NeedValues, TrainingError, line
 from thinwire.frame import Frame, Kind
 from thinwire.methods import Data, Method, Update
 from thinwire.methods.base import ClientState, ServerState, Trained
@@ -120,7 +120,7 @@ class Clients:
         except TrainingError as error:
             return Answer(client, "stop", reason=f"client {client}: {error}")
         except Exception as error:  # a client may fail in any way; the run goes on without it
-            return Answer(client, "failed", reason=f"{type(error).__name__}: {error}")
+            return Answer(client, "failed", reason=line(error))
 
     def read(self, client: int, frame: bytes) -> Reading | None:
         """What comes of a client's frame, read for the server; None where the run has to read it itself."""

@@ -16,7 +16,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from thinwire.errors import DataError, DecodeError
+from thinwire.errors import DataError, DecodeError, shown
 from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
@@ -68,7 +68,7 @@ class Evaluation:
                 else:
                     self.scores.append(read_result(answer, simulation.method.version(progress.server)))
             except DecodeError as error:
-                self.dropped.append({"client": answer.client, "reason": f"evaluation: {error}"})
+                self.dropped.append({"client": answer.client, "reason": shown(f"evaluation: {error}")})
         return asking
 
     @property

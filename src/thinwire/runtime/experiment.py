@@ -77,7 +77,8 @@ class CohortSettings(_Section):
     with another cohort, `tries` times at most (`repeat`), or leaves the model as it is (`skip`). On machines of
     their own, clients may be late: oversample times as many are asked, the first replies win; after round_timeout
     seconds the round goes on with those it has. join_timeout: seconds that the first round waits for the clients it
-    asks to be there.
+    asks to be there. keys: public key of a SuperNode (type and key of its .pub file) = the client that it is; with
+    them, no other node is any client.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -88,6 +89,12 @@ class CohortSettings(_Section):
     oversample: Annotated[float, Field(ge=1, le=100)] = 1.0
     round_timeout: Annotated[float, Field(gt=0, lt=1e6)] = 3600.0
     join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 300.0
+    keys: dict[str, int] = Field(default_factory=dict)
+
+    @field_validator("keys")
+    @classmethod
+    def _without_comments(cls, keys: dict[str, int]) -> dict[str, int]:
+        return {" ".join(key.split()[:2]): client for key, client in keys.items()}
 
     def share(self, clients: int) -> float:
         """The fraction of the clients that a round asks."""

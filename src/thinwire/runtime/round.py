@@ -13,7 +13,7 @@ import numpy as np
 
 from thinwire import frame as frames
 from thinwire import rng
-from thinwire.errors import DecodeError, QuorumError, TrainingError
+from thinwire.errors import DecodeError, QuorumError, TrainingError, shown
 from thinwire.frame import Kind
 from thinwire.methods import Update
 from thinwire.runtime.client import Answer
@@ -27,7 +27,7 @@ from thinwire.versions import SPELT_OUT
 if TYPE_CHECKING:
     from thinwire.runtime.simulate import Simulation
 
-METRICS = ("loss", "client_decode", "client_train")  # that come with an update
+METRICS = {"loss": 3.5e38, "client_decode": 1e6, "client_train": 1e6}  # that come with an update, from 0 to at most
 LARGEST_NMSE = 1e100  # what float32 updates can have, and more
 
 
@@ -131,8 +131,9 @@ class RoundWork:
             return self._refuse(answer, reading.refused)
         if (claim := reading.update.samples) > (most := self.simulation.most_samples(answer.client)):
             return self._refuse(answer, f"update: says it is of {claim} samples, at most {most} (server.max_samples)")
-        if missing := [name for name in METRICS if not math.isfinite(answer.metrics.get(name, math.nan))]:
-            return self._refuse(answer, f"reply: no finite {missing[0]}")
+        for name, largest in METRICS.items():
+            if not _if_sound(said := answer.metrics.get(name), largest):
+                return self._refuse(answer, f"reply: {name} is {said!r}, 0 to {largest:g} expected")
         self.have[answer.client] = self.accepted[answer.client] = self.version
         self._note(answer, reading.update, reading.parts)
         yield reading.update
@@ -157,7 +158,7 @@ class RoundWork:
         self._drop(answer.client, reason)
 
     def _drop(self, client: int, reason: str) -> None:
-        self.dropped.append({"client": client, "reason": reason})
+        self.dropped.append({"client": client, "reason": shown(reason)})
 
     def _note(self, answer: Answer, update: Update, parts: Mapping[str, int]) -> None:
         self.sort = self.sort or sort_of(answer.frame)
@@ -166,7 +167,7 @@ class RoundWork:
         self.train_losses[answer.client] = answer.metrics["loss"]
         self.errors += _if_sound(answer.metrics.get("nmse"), most=LARGEST_NMSE)
         self.missed += _if_sound(answer.metrics.get("missed"), most=1)
-        for stage in METRICS[1:]:
+        for stage in list(METRICS)[1:]:
             self._add(stage, answer.metrics[stage])
         if update.marginal_bits is not None:
             self.traffic.marginal_bits.append(update.marginal_bits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -29,17 +30,26 @@ def arrays_from_bytes(data: bytes) -> dict[str, np.ndarray]:
         raise DecodeError(f"state: not safetensors ({error})") from None
 
 
-def record_to_bytes(state: Any) -> bytes:
-    """A frozen record of arrays, bytes, numbers, tuples and records like it."""
+def record_to_bytes(state: Any, seal: bytes | None = None) -> bytes:
+    """A frozen record of arrays, bytes, numbers, tuples and records like it; sealed, with a digest beside them."""
     arrays: dict[str, np.ndarray] = {}
     tree = _flatten(state, "state", arrays)
     arrays["tree"] = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
+    if seal is not None:
+        arrays["digest"] = np.frombuffer(_digest(arrays, seal), dtype=np.uint8)
     return arrays_to_bytes(arrays)
 
 
-def record_like(example: Any, data: bytes) -> Any:
-    """The record that the bytes hold, of the types of an example (a method's initial state)."""
+def record_like(example: Any, data: bytes, seal: bytes | None = None) -> Any:
+    """The record that the bytes hold, of the types of an example (a method's initial state).
+
+    DecodeError when they are not of such a record, or not what was sealed with the same bytes.
+    """
     arrays = arrays_from_bytes(data)
+    if seal is not None:
+        digest = arrays.pop("digest", None)
+        if digest is None or digest.tobytes() != _digest(arrays, seal):
+            raise DecodeError("state: its digest does not match")
     try:
         tree = json.loads(arrays["tree"].tobytes())
         return _unflatten(tree, example, arrays)
@@ -53,6 +63,15 @@ def not_finite(state: Any) -> str:
     _flatten(state, "state", arrays)
     bad = (path for path, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
     return next(bad, "").removeprefix("state.")
+
+
+def _digest(arrays: Mapping[str, np.ndarray], seal: bytes) -> bytes:
+    """SHA-256 of names, types, shapes and entries, behind a seal."""
+    found = sha256(seal)
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
 
 
 def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

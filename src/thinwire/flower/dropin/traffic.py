@@ -8,6 +8,7 @@ from flwr.app import MetricRecord
 
 from thinwire.codecs import Codec, Thin
 from thinwire.codecs.thin.codec import NMSE
+from thinwire.errors import shown
 
 SLACK = 1.05  # a search may end two percent beside its target, and the error travels in two bytes
 
@@ -52,11 +53,14 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A reply that was not handed to the strategy."""
+    """A reply that was not handed to the strategy; the reason in at most 200 characters that print."""
 
     round: int
     node: int
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", shown(self.reason))
 
     def __str__(self) -> str:
         return f"node {self.node}: {self.reason}"
