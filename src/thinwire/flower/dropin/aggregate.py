@@ -92,9 +92,8 @@ class Trial:
             if held.stype == NPY and _infinite(made := held.numpy()) and not self._is_mask(key, made):
                 return repr(key)[:80]
         for strategy, attributes in before:
-            was = {path for path, array in _arrays(attributes) if _infinite(array)}
             for path, array in _arrays(vars(strategy)):
-                if path not in was and _infinite(array) and not self._is_mask(path[-1], array):
+                if _infinite(array) and not self._is_mask(path[-1], array) and path not in _infinities(attributes):
                     return f"{type(strategy).__name__}.{path[0]}"
         return None
 
@@ -152,6 +151,10 @@ def _arrays(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
     elif isinstance(value, dict | list):
         for key, held in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _arrays(held, (*path, key))
+
+
+def _infinities(value: Any) -> set[tuple[Any, ...]]:
+    return {path for path, array in _arrays(value) if _infinite(array)}
 
 
 def _infinite(array: np.ndarray) -> bool:

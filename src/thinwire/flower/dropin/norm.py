@@ -54,10 +54,15 @@ def leap(model: Global, reply: Reply) -> str | None:
         if array.dtype.kind not in "fc" or array.dtype == np.float16:  # whose numbers end before
             continue
         with np.errstate(all="ignore"):
-            far = np.abs(array) > LARGEST
-            if far.any() and (change := _most(array[far], _before(model, item.name, array)[far])) > LARGEST:
+            if _reaches(array) and (change := _most(array, _before(model, item.name, array))) > LARGEST:
                 return f"{item.label} changes by {change:.3g}, at most {LARGEST:g} allowed"
     return None
+
+
+def _reaches(array: np.ndarray) -> bool:
+    """Is any entry beyond LARGEST? Without a copy where it can be."""
+    parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)
+    return any(part.max(initial=0) > LARGEST or part.min(initial=0) < -LARGEST for part in parts)
 
 
 def _before(model: Global, name: Name, array: np.ndarray) -> np.ndarray:
@@ -67,5 +72,6 @@ def _before(model: Global, name: Name, array: np.ndarray) -> np.ndarray:
 
 
 def _most(array: np.ndarray, before: np.ndarray) -> float:
-    """The largest change; an infinity that stays, a mask's, is none."""
-    return float(np.max(np.abs(array[array != before] - before[array != before]), initial=0))
+    """The largest change of the entries beyond LARGEST; an infinity that stays, a mask's, is none."""
+    far = (np.abs(array) > LARGEST) & (array != before)
+    return float(np.max(np.abs(array[far] - before[far]), initial=0))
