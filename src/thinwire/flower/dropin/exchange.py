@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 
@@ -13,11 +13,13 @@ from flwr.supercore import log
 
 from thinwire.codecs import Codec
 from thinwire.errors import ConfigError, DecodeError, NeedKeyframe, TrainingError
+from thinwire.flower.dropin.alike import NOTHING, Seen, Sign, odd_arrays, odd_metrics
 from thinwire.flower.dropin.buffers import Name, buffers, check_matches, suspicion
+from thinwire.flower.dropin.claims import Claims, Metrics
 from thinwire.flower.dropin.downlink import Global, advance, first
 from thinwire.flower.dropin.frozen import settled
 from thinwire.flower.dropin.manifest import Manifest
-from thinwire.flower.dropin.norm import update_norm
+from thinwire.flower.dropin.norm import Limit, leap, update_norm
 from thinwire.flower.dropin.records import (
     Arrays,
     beside,
@@ -31,37 +33,44 @@ from thinwire.flower.dropin.records import (
 from thinwire.flower.dropin.terms import Terms, describe
 from thinwire.flower.dropin.traffic import Dropped, Traffic, missed
 from thinwire.flower.dropin.uplink import Address, Reply, decode
-from thinwire.flower.dropin.words import LACKS_MOD, NEVER, OURS, RECORD, ROUND, is_carried
+from thinwire.flower.dropin.words import LACKS_MOD, NEVER, OURS, RECORD, ROUND, category, is_carried
 
 KEYFRAME_NEXT = "lacks the global model that the step builds on, gets a keyframe in the next round"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The largest norm that an update may have, and what to say to those who exceed it."""
-
-    norm: float
-    hint: str = ""
+MOST_ERROR = 100.0  # that a node's own word on its NMSE counts for in the mean; 1 is to send nothing
 
 
 @dataclass
 class Taken:
-    """Replies as the strategy may have them; nodes whose update is among them; who was dropped.
+    """Replies as the strategy may have them, what those that can be used hold, by their number, and who was dropped.
 
-    still: for each update the names of the arrays that it leaves as they were.
+    nodes: those whose arrays came.
     """
 
+    round: int
     messages: list[Message] = field(default_factory=list)
-    nodes: list[int] = field(default_factory=list)
+    seen: dict[int, Seen] = field(default_factory=dict)
+    nodes: set[int] = field(default_factory=set)
     dropped: list[Dropped] = field(default_factory=list)
-    still: list[frozenset[Name]] = field(default_factory=list)
 
-    def check(self, round: int) -> None:
+    def drop(self, number: int, reason: str) -> None:
+        """Refuse a reply: the strategy has an error in its place."""
+        metadata = self.messages[number].metadata
+        self.seen.pop(number, None)
+        self.dropped.append(Dropped(self.round, metadata.src_node_id, reason))
+        failed = Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{reason}")
+        self.messages[number] = Message(error=failed, metadata=metadata)  # type: ignore[call-overload]
+
+    @property
+    def updates(self) -> list[Seen]:
+        """What the replies with arrays hold."""
+        return [reply for reply in self.seen.values() if reply.still is not None]
+
+    def check(self) -> None:
         """TrainingError when replies were refused and no other is left, unless keyframes will mend it."""
         mends = any(drop.reason == KEYFRAME_NEXT for drop in self.dropped)
         if self.dropped and not mends and all(message.has_error() for message in self.messages):
             reasons = "; ".join(str(drop) for drop in self.dropped[:3])
-            raise TrainingError(f"round {round}: no reply can be used ({reasons})")
+            raise TrainingError(f"round {self.round}: no reply can be used ({reasons})")
 
 
 @dataclass
@@ -72,7 +81,9 @@ class Exchange:
     the model that each node was sent last. untouched: nodes that were sent messages of other categories only.
     traffic: of the last messages and of the replies to them. patterns: of buffers that the user names. buffers: names
     of all buffers so far. frozen: names of the arrays that no update of the round last accepted has changed, and how
-    many updates that were. warned: what has been said once.
+    many updates that were. warned: what has been said once. claims: what nodes may say of themselves. alike: must the
+    replies of a round be alike? category: of the last messages. usual: what most replies held when they were compared
+    last, by category.
     """
 
     uplink: Codec
@@ -88,6 +99,10 @@ class Exchange:
     buffers: set[Name] = field(default_factory=set)
     frozen: tuple[frozenset[Name], int] = (frozenset(), 0)
     warned: set[str] = field(default_factory=set)
+    claims: Claims = field(default_factory=Claims)
+    alike: bool = True
+    category: str = "train"
+    usual: dict[str, list[Sign]] = field(default_factory=dict)
 
     def send(self, round: int, messages: Iterable[Message]) -> list[Message]:
         """The messages, their arrays coded. Nodes that get the same arrays and hold the same version share a frame."""
@@ -139,44 +154,66 @@ class Exchange:
         node, name = message.metadata.dst_node_id, next(iter(message.content.array_records), RECORD)
         words = ConfigRecord({"round": round, "accepted": self.accepted.get(node, NEVER)})
         message.content = RecordDict({name: record, **beside(message.content), ROUND: words})
-        self.asked[node] = model
+        self.asked[node], self.category = model, category(message)
         sent = len(frame_bytes(record)) + words.count_bytes()
         self.traffic += Traffic(down_bytes=sent, down_dense_bytes=model.terms.manifest.nbytes)
 
     def take(self, round: int, replies: Iterable[Message], limit: Limit | None) -> Taken:
         """The replies made whole; those that cannot be trusted are errors now."""
-        taken = Taken()
-        for reply in replies:
-            untouched = reply.metadata.src_node_id in self.untouched  # a node may call its reply what it likes
-            taken.messages.append(reply if untouched else self._checked(round, reply, limit, taken))
+        taken = Taken(round)
+        for number, reply in enumerate(replies):
+            taken.messages.append(reply)
+            if reply.metadata.src_node_id not in self.untouched:  # a node may call its reply what it likes
+                self._check(taken, number, reply, limit)
+        self._compare(taken)
         return taken
 
-    def _checked(self, round: int, reply: Message, limit: Limit | None, taken: Taken) -> Message:
-        """The reply made whole, or an error in its place."""
+    def _check(self, taken: Taken, number: int, reply: Message, limit: Limit | None) -> None:
+        """Make a reply whole, or drop it."""
         node = reply.metadata.src_node_id
         try:
-            whole = self._open(Address(self.run, round, node), reply, limit)
+            if reply.has_error():
+                self._check_error(node, reply.error.reason or "")
+                return
+            model, whole = self._open(Address(self.run, taken.round, node), reply, limit)
             if whole and node in taken.nodes:
                 raise DecodeError("message: a second reply of this node")
             if whole:
+                taken.nodes.add(node)
                 reply.content = _content(whole, reply.content)
-                taken.nodes.append(node)
-                taken.still.append(whole.still)
-            return reply
+            manifest, still = (whole.manifest, whole.still) if whole else (NOTHING, None)
+            metrics = reply.content.metric_records
+            taken.seen[number] = Seen(node, model.terms.manifest, manifest, still, metrics)
         except NeedKeyframe:
             self.have.pop(node, None)
-            reason = KEYFRAME_NEXT
+            taken.drop(number, KEYFRAME_NEXT)
         except DecodeError as error:
-            reason = str(error)
-        taken.dropped.append(Dropped(round, node, reason))
-        failed = Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{reason}")
-        return Message(error=failed, metadata=reply.metadata)  # type: ignore[call-overload]
+            taken.drop(number, str(error))
 
-    def _open(self, address: Address, reply: Message, limit: Limit | None) -> Reply | None:
-        """A reply's arrays; None for an error of the app's own and for a reply without arrays."""
-        if reply.has_error():
-            self._check_error(address.node, reply.error.reason or "")
-            return None
+    def _compare(self, taken: Taken) -> None:
+        """Drop replies whose claims are wrong, that are unlike most others, or that claim to weigh too much."""
+        for judge in (self._wrong, self._odd_arrays, self._odd_metrics, self._excessive):
+            for number, reason in judge(taken.seen).items():
+                taken.drop(number, reason)
+
+    def _wrong(self, seen: Mapping[int, Seen]) -> dict[int, str]:
+        return self.claims.wrong(_metrics(seen))
+
+    def _excessive(self, seen: Mapping[int, Seen]) -> dict[int, str]:
+        return self.claims.excessive(_metrics(seen))
+
+    def _odd_arrays(self, seen: Mapping[int, Seen]) -> dict[int, str]:
+        name = f"{self.category} arrays"
+        reasons, self.usual[name] = odd_arrays(seen, self.usual.get(name, ()))
+        return reasons if self.alike else {}
+
+    def _odd_metrics(self, seen: Mapping[int, Seen]) -> dict[int, str]:
+        name = f"{self.category} metrics"
+        reasons, self.usual[name] = odd_metrics(_metrics(seen), self.claims.key, self.usual.get(name, ()))
+        return reasons if self.alike else {}
+
+    def _open(self, address: Address, reply: Message, limit: Limit | None) -> tuple[Global, Reply | None]:
+        """What a node was sent, and its arrays; None for a reply without arrays."""
         data, model = frame_of(reply.content), self.asked.get(address.node)
         if model is None:
             raise DecodeError("message: a reply where nothing was asked in this round")
@@ -184,7 +221,7 @@ class Exchange:
             raise DecodeError(LACKS_MOD)
         whole = self._whole(address, model, data, limit) if data is not None else None
         self.have[address.node] = model.history.version
-        return whole
+        return model, whole
 
     def _check_error(self, node: int, reason: str) -> None:
         """DecodeError when an error says that the node lacks the mod, or when it is the mod's own."""
@@ -199,17 +236,23 @@ class Exchange:
         whole = decode(address, model, data)
         if limit is not None and not (norm := update_norm(model, whole)) <= limit.norm:
             raise DecodeError(f"update: its norm is {norm:.6g}, at most {limit.norm:.6g} allowed{limit.hint}")
+        if wrong := leap(model, whole):
+            raise DecodeError(f"update: {wrong}")
         self.traffic += Traffic(up_dense_bytes=whole.manifest.nbytes)
         if whole.error is not None:
-            self.traffic += Traffic(coded=1, error=whole.error)
+            self.traffic += Traffic(coded=1, error=min(whole.error, MOST_ERROR))
             self._warn("target", missed(self.uplink, whole.error, f"round {address.round}, node {address.node}"))
         return whole
 
-    def accept(self, round: int, taken: Taken) -> None:
+    def accept(self, taken: Taken) -> None:
         """What the strategy has made use of; the nodes learn it with the next message."""
-        self.accepted |= dict.fromkeys(taken.nodes, round)
-        if taken.still:
-            self.frozen = frozenset.intersection(*taken.still), len(taken.still)
+        self.accepted |= dict.fromkeys((reply.node for reply in taken.updates), taken.round)
+        if still := [reply.still for reply in taken.updates if reply.still is not None]:
+            self.frozen = frozenset.intersection(*still), len(still)
+
+
+def _metrics(seen: Mapping[int, Seen]) -> dict[int, Metrics]:
+    return {number: reply.metrics for number, reply in seen.items()}
 
 
 def _content(whole: Reply, content: RecordDict) -> RecordDict:

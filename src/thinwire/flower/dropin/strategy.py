@@ -17,8 +17,11 @@ from flwr.serverapp.strategy import (
 from flwr.supercore import log
 
 from thinwire.errors import ConfigError
+from thinwire.flower.dropin.aggregate import Trial, chain
 from thinwire.flower.dropin.buffers import checked_patterns
-from thinwire.flower.dropin.exchange import Exchange, Limit, Taken
+from thinwire.flower.dropin.claims import Claims
+from thinwire.flower.dropin.exchange import Exchange, Taken
+from thinwire.flower.dropin.norm import Limit
 from thinwire.flower.dropin.terms import DEFAULT, CodecLike, codec_of, describe
 from thinwire.flower.dropin.traffic import Dropped, Traffic
 
@@ -41,11 +44,16 @@ class Compressed(Strategy):
     arrays without names have the keys "0", "1", ...). The nodes learn them from the server.
     max_update_norm: replies whose weights change more are dropped. Where clients clip, their clipping norm unless
     given: coding comes after clipping and may exceed it.
+    max_samples: replies that claim more of them, by the strategy's `weighted_by_key`, are dropped; None for ten times
+    the median of the round, from three replies on; math.inf for any number.
+    alike: replies that hold other arrays or metrics than most of the round are dropped. False for a strategy whose
+    nodes may each reply with something else.
 
     dropped: every reply that was refused, with round, node and reason; the strategy sees an error in its place. A
     node that lost its global model is dropped for one round and gets a keyframe in the next. total: bytes so far;
     those of a round are in the aggregated metrics, `thinwire-up-bytes` and so on, as sums, and `thinwire-up-nmse`, the
     mean of what coding lost of each update. The log says once when a codec missed the error that it was asked for.
+    An aggregate that is not finite is never sent: the round is undone, with all its replies dropped.
 
     >>> from flwr.serverapp.strategy import FedAvg
     >>> strategy = Compressed(FedAvg(), {"id": "stc", "keep": 0.01})
@@ -64,23 +72,30 @@ class Compressed(Strategy):
         downlink: CodecLike | None = None,
         exact: Sequence[str] = (),
         max_update_norm: float | None = None,
+        max_samples: float | None = None,
+        alike: bool = True,
     ) -> None:
         if not isinstance(strategy, Strategy) or type(strategy).start is not Strategy.start:
             allowed = "a strategy of flwr.serverapp without a start() of its own; one with can derive from Compressed"
             raise ConfigError("strategy", type(strategy).__name__, allowed)
         if max_update_norm is not None and not max_update_norm > 0:
             raise ConfigError("max_update_norm", max_update_norm, "above 0, or None")
+        if max_samples is not None and not max_samples > 0:
+            raise ConfigError("max_samples", max_samples, "above 0, or None for ten times the median of a round")
         self.strategy = strategy
         self.codec = codec_of(codec, "codec")
         self.downlink = None if downlink is None else codec_of(downlink, "downlink")
         self.exact = checked_patterns("exact", exact)
         self.max_update_norm = max_update_norm
+        self.max_samples = max_samples
+        self.alike = alike
         self._begin()
 
     def _begin(self) -> None:
         self.dropped: list[Dropped] = []
         self.total = Traffic()
-        self._exchange = Exchange(self.codec, self.downlink, self.exact)
+        claims = Claims(self._weighted_by, self.max_samples)
+        self._exchange = Exchange(self.codec, self.downlink, self.exact, claims=claims, alike=self.alike)
 
     def start(self, *args: Any, **kwargs: Any) -> Result:
         """A run from the beginning: `Strategy.start`, and what it has cost."""
@@ -107,34 +122,39 @@ class Compressed(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The strategy's aggregate of the decoded replies. Only if there is one, the nodes learn of it."""
-        taken = self._take(server_round, replies)
-        arrays, metrics = self.strategy.aggregate_train(server_round, taken.messages)
+        taken, result = self._aggregated("aggregate_train", server_round, replies)
+        arrays, metrics = result or (None, None)
         if arrays is not None:
-            self._exchange.accept(server_round, taken)
+            self._exchange.accept(taken)
         return arrays, self._counted(server_round, "train", metrics)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The strategy's aggregate of the decoded replies."""
-        taken = self._take(server_round, replies)
-        metrics = self.strategy.aggregate_evaluate(server_round, taken.messages)
+        _, metrics = self._aggregated("aggregate_evaluate", server_round, replies)
         return self._counted(server_round, "evaluate", metrics)
 
-    def _take(self, round: int, replies: Iterable[Message]) -> Taken:
+    def _aggregated(self, step: str, round: int, replies: Iterable[Message]) -> tuple[Taken, Any]:
         taken = self._exchange.take(round, replies, self._limit)
-        self.dropped += taken.dropped
-        taken.check(round)
-        return taken
+        try:
+            taken.check()
+            return taken, Trial(self.strategy, step, self._exchange.model)(taken)
+        finally:
+            self.dropped += taken.dropped
+
+    @property
+    def _weighted_by(self) -> str:
+        """The metric by which the strategy weighs replies."""
+        keys = (getattr(strategy, "weighted_by_key", None) for strategy in chain(self.strategy))
+        return next((key for key in keys if isinstance(key, str)), Claims.key)
 
     @property
     def _limit(self) -> Limit | None:
         """The norm given, else the one that clients are told to clip to."""
         if self.max_update_norm is not None:
             return Limit(self.max_update_norm)
-        inner: Strategy | None = self.strategy
-        while inner is not None:
+        for inner in chain(self.strategy):
             if isinstance(inner, CLIP_ON_CLIENT):
                 return Limit(ROUNDING * inner.clipping_norm, NO_FEEDBACK)
-            inner = getattr(inner, "strategy", None)
         return None
 
     def _counted(self, round: int, what: str, metrics: MetricRecord | None) -> MetricRecord | None:
