@@ -62,9 +62,14 @@ def run(
     return execute(experiment, Path(out), workers=workers, force=force, save_frames=save_frames, on_round=on_round)
 
 
-def resume(out: str | Path, *, workers: int | None = None, on_round: OnRound | None = None) -> Result:
-    """Go on with a run that was stopped, with the very bytes of the unbroken run."""
-    return _with_page(runs.resume(Path(out), workers=workers, on_round=on_round))
+def resume(
+    out: str | Path, *, workers: int | None = None, on_round: OnRound | None = None, trust: bool = False
+) -> Result:
+    """Go on with a run that was stopped, with the very bytes of the unbroken run.
+
+    trust: import the functions that its config.toml names, also if the run was not begun by this user on this machine.
+    """
+    return _with_page(runs.resume(Path(out), workers=workers, on_round=on_round, trust=trust))
 
 
 def execute(

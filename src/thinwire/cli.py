@@ -15,6 +15,7 @@ from thinwire.errors import ConfigError, DataError, ThinwireError, TrainingError
 
 if TYPE_CHECKING:
     from thinwire.api import Result
+    from thinwire.runtime.experiment import Experiment
 
 app = typer.Typer(
     help="Federated learning over a thin wire: one model, many clients, the fewest real bytes.",
@@ -41,6 +42,7 @@ Seeds = Annotated[Text, typer.Option(help="Several seeds, for example 0,1,2: a r
 Targets = Annotated[Text, typer.Option(help="Accuracies, for example 0.9,0.95: bytes that each takes.")]
 Jobs = Annotated[str, typer.Option(help="Runs at a time, each in a process of its own; auto: one a core.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the file.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Import functions that a run's folder from elsewhere names.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train clients. Default: one a core.")]
 
 
@@ -129,15 +131,26 @@ def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
     return nested
 
 
+def _imports(run: Path) -> Experiment:
+    """A run's experiment; what its folder has imported is said first."""
+    from thinwire.runtime.experiment import parse, read_file
+    from thinwire.runtime.trust import names
+
+    experiment = parse(read_file(run / "config.toml"))
+    for setting, spec in names(experiment).items():
+        typer.echo(f"{run / 'config.toml'}: {setting} = {shown(spec)}, which is imported", err=True)
+    return experiment
+
+
 @app.command()
-def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], workers: Workers = None) -> None:
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run directory.")], workers: Workers = None, trust: Trust = False
+) -> None:
     """Go on with a run that was stopped, with the very bytes of the unbroken run."""
     from thinwire import api
-    from thinwire.runtime.experiment import parse, read_file
 
-    rounds = parse(read_file(run / "config.toml")).rounds
-    with Show(rounds, f"thinwire resume {run} goes on") as show:
-        result = api.resume(run, workers=workers, on_round=show.round)
+    with Show(_imports(run).rounds, f"thinwire resume {run} goes on") as show:
+        result = api.resume(run, workers=workers, on_round=show.round, trust=trust)
     _ended(result)
 
 
@@ -171,11 +184,13 @@ def report(
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")],
+    trust: Trust = False,
 ) -> None:
     """Write the model of a run's last committed round: seed + mask for fedpm, else safetensors."""
     from thinwire.runtime import run as runs
 
-    path, size, bpp = runs.export(run, out)
+    _imports(run)
+    path, size, bpp = runs.export(run, out, trust)
     typer.echo(f"{path}: {size:,} bytes, {bpp:.3f} bits per parameter")
 
 
@@ -183,14 +198,15 @@ def export(
 def inspect(
     file: Annotated[Path, typer.Argument(help="A frame or a model file.")],
     run: Annotated[Path | None, typer.Option(help="Run directory of the frame. Default: where it lies.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Show the parts of a frame or a model file, and what each weighs."""
     from thinwire.runtime import inspection
 
-    shown = inspection.inspect(file, run)
-    print_table(shown.headers, shown.rows)
-    if shown.hint:
-        typer.echo(shown.hint)
+    table = inspection.inspect(file, run, trust)
+    print_table(table.headers, table.rows)
+    if table.hint:
+        typer.echo(table.hint)
 
 
 @app.command(name="deploy-check")

@@ -16,6 +16,7 @@ from thinwire.report import Tell, to_stderr
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.lock import held
 from thinwire.runtime.run import CONFIG, OnRound
+from thinwire.runtime.trust import names
 
 # What ends one run and leaves the others alone: our own errors, a full disk or memory, and what torch and functions of
 # the user's own raise.
@@ -64,10 +65,12 @@ def play(
 
 def play_run(folder: Path, workers: int | None, on_round: OnRound) -> None:
     """Start the run that was asked for, or go on with it after its last committed round."""
+    asked = parse(read_file(asked_file(folder)))  # by the suite, which is the user's own
     if (folder / CONFIG).exists():
-        api.resume(folder, workers=workers, on_round=on_round)
+        trust = names(parse(read_file(folder / CONFIG))) == names(asked)
+        api.resume(folder, workers=workers, on_round=on_round, trust=trust)
     else:
-        api.execute(parse(read_file(asked_file(folder))), folder, workers=workers, on_round=on_round)
+        api.execute(asked, folder, workers=workers, on_round=on_round)
 
 
 def reason(error: BaseException) -> str:

@@ -50,7 +50,7 @@ def play(experiment: Experiment, grid: Grid, out: Path, *, save_frames: bool = F
         raise ConfigError("faults", experiment.faults.model_dump(exclude_defaults=True), "none: they are simulated")
     if (out / runs.CONFIG).is_file():
         _check_same(experiment, out)
-        result = runs.resume(out, on_round=_log_round, connect=connect)
+        result = runs.resume(out, on_round=_log_round, connect=connect, trust=True)  # the app's own
     else:
         result = runs.start(experiment, out, save_frames=save_frames, on_round=_log_round, connect=connect)
     write_report([result.out], result.out / REPORT)

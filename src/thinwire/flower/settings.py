@@ -13,9 +13,11 @@ from typing import Any
 
 from flwr.app import Context
 
+from thinwire.errors import ConfigError
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.experiment import Experiment, dotted, merge, parse, read_file, to_toml
 
+CODE = ("data.load", "model.build")  # functions that are imported
 OWN = ("out",)  # run-config keys that are the app's, not the experiment's
 Source = str | Path | Mapping[str, Any] | Experiment
 
@@ -27,6 +29,10 @@ def experiment_of(source: Source, run_config: Mapping[str, Any]) -> Experiment:
     else:
         settings = source if isinstance(source, Mapping) else read_file(Path(source))
     for key, value in run_config.items():
+        section, _, name = key.partition(".")
+        if key in CODE and not (settings.get(section) or {}).get(name):
+            allowed = "set in the app's own experiment: a run's configuration does not choose which code nodes import"
+            raise ConfigError(f"run-config {key}", value, allowed)
         if key not in OWN:
             settings = merge(settings, dotted(key, value))
     return parse(settings)

@@ -14,8 +14,11 @@ from thinwire import frame as frames
 from thinwire.codecs import Part, codec_name
 from thinwire.errors import DataError, DecodeError
 from thinwire.frame import NO_BASE, Frame, Kind, Section
+from thinwire.runtime.experiment import parse, read_file
+from thinwire.runtime.trust import is_own
 
 Row = tuple[str, int, str]  # part, bytes, what it is
+TRUST = "inside the payloads: the run names code of its own and was not begun here; --trust imports it"
 HINT = "inside the payloads: inspect a frame that `thinwire run --save-frames` kept, or name its run with --run RUN"
 
 
@@ -28,11 +31,12 @@ class Inspection:
     hint: str = ""
 
 
-def inspect(path: Path, run: Path | None = None) -> Inspection:
+def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspection:
     """The parts of a frame or a model file; inside a frame's payloads too where its run is known.
 
-    `run`: the run directory that the frame is of; a frame in RUN/frames needs none. DecodeError when the file is
-    neither frame nor safetensors, or not of that run.
+    `run`: the run directory that the frame is of; a frame in RUN/frames needs none. Functions that its config.toml
+    names are imported only if this user began the run on this machine, or with `trust`; else payloads stay closed.
+    DecodeError when the file is neither frame nor safetensors, or not of that run.
     """
     try:
         data = path.read_bytes()
@@ -43,6 +47,8 @@ def inspect(path: Path, run: Path | None = None) -> Inspection:
     frame, run = frames.read(data), run or _run_of(path)
     if frame.kind == Kind.MODEL or run is None:
         return _plain(data, _frame_parts(frame), "" if frame.kind == Kind.MODEL else HINT)
+    if not trust and (run / "config.toml").is_file() and not is_own(run, parse(read_file(run / "config.toml"))):
+        return _plain(data, _frame_parts(frame), TRUST)
     from thinwire.runtime.opening import densities, payload_parts  # torch: for frames of a run alone
 
     rows = _opened_parts(frame, payload_parts(data, run))

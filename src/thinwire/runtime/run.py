@@ -22,6 +22,7 @@ from thinwire.frame import MAGIC
 from thinwire.machine import start_method
 from thinwire.purity import plain, restored
 from thinwire.runtime import checkpoint, faults, origin
+from thinwire.runtime import trust as trusted
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.evaluation import Evaluation, evaluate_clients, personal, read_scores, write_scores
 from thinwire.runtime.experiment import Experiment, parse, read_file, to_toml
@@ -91,12 +92,19 @@ def start(
 
 @plain()
 def resume(
-    out: Path, *, workers: int | None = None, on_round: OnRound | None = None, connect: Connect | None = None
+    out: Path,
+    *,
+    workers: int | None = None,
+    on_round: OnRound | None = None,
+    connect: Connect | None = None,
+    trust: bool = False,
 ) -> Result:
     """Go on with a run after its last committed round, with the very bytes of the unbroken run.
 
+    trust: import the functions that config.toml names, also if the run was not begun by this user on this machine.
+
     Raises:
-        ConfigError: config.toml or the model is not what the run began with.
+        ConfigError: config.toml or the model is not what the run began with, or names code and is not trusted.
         DataError: the data are not, or neither checkpoint can be read.
         ThinwireError: another process works in the directory, or its disk fails.
     """
@@ -104,7 +112,7 @@ def resume(
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
     with resumable(out), held(out):
-        assembly = _same_as_begun(out)
+        assembly = _same_as_begun(out, trust)
         if checkpoint.saved(out / CHECKPOINT):
             initial, most_bytes = assembly.method.init(), _most_bytes(assembly.experiment)
             progress, ledger = checkpoint.load(out / CHECKPOINT, initial, most_bytes, partial(_ledger, out))
@@ -119,9 +127,10 @@ def resume(
         return _play(assembly, out, progress, ledger, pool, on_round)
 
 
-def _same_as_begun(out: Path) -> Assembly:
+def _same_as_begun(out: Path, trust: bool) -> Assembly:
     """The run's experiment made ready; ConfigError or DataError names what has changed since the run began."""
     experiment = parse(read_file(out / CONFIG))
+    trusted.check(out, experiment, trust)
     began = origin.read(out) if checkpoint.saved(out / CHECKPOINT) else None
     if began is None:
         return assemble(experiment)
@@ -162,7 +171,10 @@ def _most_bytes(experiment: Experiment) -> int:
 
 def _nothing_yet(assembly: Assembly, out: Path) -> Progress:
     """Where a run begins, and what it begins with is written down."""
-    origin.write(out, assembly, parse(read_file(out / CONFIG)))
+    experiment = parse(read_file(out / CONFIG))
+    origin.write(out, assembly, experiment)
+    if not trusted.is_own(out, experiment):
+        trusted.mark(out, experiment)
     shelf = Shelf(out / CHECKPOINT, _most_bytes(assembly.experiment))
     return Progress(assembly.method.init(), records=Records(shelf))
 
@@ -304,11 +316,14 @@ def _personal(out: Path, last: Round) -> dict[str, float | int | None]:
     return personal(read_scores(out / CLIENTS)) if last.personal_accuracy is not None else {}
 
 
-def export(run: Path, out: Path) -> tuple[Path, int, float]:
-    """Write the model of the last committed round. -> path, bytes, bits per parameter."""
+@plain()
+def export(run: Path, out: Path, trust: bool = False) -> tuple[Path, int, float]:
+    """Write the model of the last committed round. -> path, bytes, bits per parameter. trust: see `resume`."""
     if not (run / CONFIG).is_file():
         raise DataError(f"{run}: no {CONFIG}, this is not a run directory")
-    assembly, began = assemble(parse(read_file(run / CONFIG))), origin.read(run)
+    experiment = parse(read_file(run / CONFIG))
+    trusted.check(run, experiment, trust)
+    assembly, began = assemble(experiment), origin.read(run)
     if began is not None:
         origin.check_model(began, assembly)
     server = checkpoint.load_server(run / CHECKPOINT, assembly.method.init())
