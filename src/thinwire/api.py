@@ -67,7 +67,7 @@ def resume(
 ) -> Result:
     """Go on with a run that was stopped, with the very bytes of the unbroken run.
 
-    trust: import the functions that its config.toml names, also if the run was not begun by this user on this machine.
+    trust: import the functions that its config.toml names, also if this user has not begun the run here.
     """
     return _with_page(runs.resume(Path(out), workers=workers, on_round=on_round, trust=trust))
 

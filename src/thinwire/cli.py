@@ -132,12 +132,14 @@ def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
 
 
 def _imports(run: Path) -> Experiment:
-    """A run's experiment; what its folder has imported is said first."""
+    """A run's experiment; what a folder from elsewhere wants to have imported is said first."""
     from thinwire.runtime.experiment import parse, read_file
-    from thinwire.runtime.trust import names
+    from thinwire.runtime.trust import is_own, names
 
+    if not (run / "config.toml").is_file():
+        raise DataError(f"{run / 'config.toml'}: not there, this is not a run directory")
     experiment = parse(read_file(run / "config.toml"))
-    for setting, spec in names(experiment).items():
+    for setting, spec in names(experiment).items() if not is_own(run, experiment) else ():
         typer.echo(f"{run / 'config.toml'}: {setting} = {shown(spec)}, which is imported", err=True)
     return experiment
 

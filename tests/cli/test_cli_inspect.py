@@ -177,8 +177,8 @@ def refused(path, run, kind, words):
 
 def test_a_frame_of_another_run(runs):
     refused(up(runs / "fedpm"), runs / "pinned", DecodeError, "frame: of run [0-9a-f]{8}, this is run [0-9a-f]{8}")
-    refused(up(runs / "stc"), runs / "m22", DecodeError, "codec tag [0-9a-f]{8}, expected [0-9a-f]{8}")
-    refused(up(runs / "pinned"), runs / "faithful", DecodeError, "the two ends differ in configuration")
+    refused(up(runs / "stc"), runs / "m22", DecodeError, "frame: of run [0-9a-f]{8}, this is run [0-9a-f]{8}")
+    refused(up(runs / "pinned"), runs / "faithful", DecodeError, "frame: of run [0-9a-f]{8}, this is run [0-9a-f]{8}")
 
 
 def test_no_run_directory(runs, tmp_path):
@@ -221,4 +221,4 @@ def test_the_command_ends_with_one_line(runs, tmp_path, monkeypatch, capsys):
         cli.main()
     assert end.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: frame: codec tag")
+    assert line.startswith("error: frame: of run ")

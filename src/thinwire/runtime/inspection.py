@@ -35,7 +35,7 @@ def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspect
     """The parts of a frame or a model file; inside a frame's payloads too where its run is known.
 
     `run`: the run directory that the frame is of; a frame in RUN/frames needs none. Functions that its config.toml
-    names are imported only if this user began the run on this machine, or with `trust`; else payloads stay closed.
+    names are imported only if this user began the run here, or with `trust`; else payloads stay closed.
     DecodeError when the file is neither frame nor safetensors, or not of that run.
     """
     try:

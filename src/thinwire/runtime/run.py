@@ -82,6 +82,7 @@ def start(
     check_free(out, force)
     with held(out):
         claim(out, force, save_frames)
+        trusted.mark(out, experiment)
         modelfile.save_bytes(to_toml(assembly.resolved).encode(), out / CONFIG)
         modelfile.sync_folder(out)
         with resumable(out):
@@ -101,7 +102,7 @@ def resume(
 ) -> Result:
     """Go on with a run after its last committed round, with the very bytes of the unbroken run.
 
-    trust: import the functions that config.toml names, also if the run was not begun by this user on this machine.
+    trust: import the functions that config.toml names, also if this user has not begun the run here.
 
     Raises:
         ConfigError: config.toml or the model is not what the run began with, or names code and is not trusted.
@@ -171,10 +172,7 @@ def _most_bytes(experiment: Experiment) -> int:
 
 def _nothing_yet(assembly: Assembly, out: Path) -> Progress:
     """Where a run begins, and what it begins with is written down."""
-    experiment = parse(read_file(out / CONFIG))
-    origin.write(out, assembly, experiment)
-    if not trusted.is_own(out, experiment):
-        trusted.mark(out, experiment)
+    origin.write(out, assembly, parse(read_file(out / CONFIG)))
     shelf = Shelf(out / CHECKPOINT, _most_bytes(assembly.experiment))
     return Progress(assembly.method.init(), records=Records(shelf))
 

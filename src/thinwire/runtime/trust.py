@@ -1,26 +1,24 @@
-"""Whose code a run's folder names: it is imported only if this user began the run on this machine, or says so.
+"""Whose code a run's folder names: it is imported only if this user began the run here, or says so.
 
 config.toml may name functions of one's own, `module:function`, and going on with the run imports them. A folder that
-came from elsewhere must not. A run that names any leaves a random token in checkpoint/mark, and an empty file outside,
-in the user's state folder, called by a digest of token and names: a folder can carry a token, but not that file.
+came from elsewhere must not. Who begins a run that names any leaves an empty file in the user's state folder, called by
+a digest of the run's path and of the names: nothing in a folder can stand for that file.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from thinwire.errors import ConfigError
-from thinwire.modelfile import save_bytes
 from thinwire.runtime.experiment import Experiment
-from thinwire.runtime.folder import CHECKPOINT, CONFIG
+from thinwire.runtime.folder import CONFIG
 
-MARK = "mark"
 ALLOWED = (
-    "a name of the library: the run was not begun by this user on this machine, and its folder names code that would "
-    "be imported; look at it, then say --trust (in Python, trust=True)"
+    "a name of the library: this user has not begun the run here, and going on imports the code that its folder "
+    "names; look at it, then say --trust (in Python, trust=True)"
 )
 
 
@@ -31,28 +29,17 @@ def names(experiment: Experiment) -> dict[str, str]:
 
 
 def mark(out: Path, experiment: Experiment) -> None:
-    """Note that a run is this user's. Where the state folder cannot be written, the run is marked nowhere."""
-    if not (found := names(experiment)):
-        return
-    token = secrets.token_hex(16)
-    try:
-        _folder().mkdir(parents=True, exist_ok=True)
-        (_folder() / _name(token, found)).touch()
-    except OSError:
-        return
-    (out / CHECKPOINT).mkdir(exist_ok=True)
-    save_bytes(token.encode(), out / CHECKPOINT / MARK)
+    """Note that the user begins a run here. Where the state folder cannot be written, there is no note."""
+    if found := names(experiment):
+        with suppress(OSError):
+            _folder().mkdir(parents=True, exist_ok=True)
+            (_folder() / _name(out, found)).touch()
 
 
 def is_own(out: Path, experiment: Experiment) -> bool:
-    """Does a run name no code, or was it begun by this user on this machine, with the names that it has now?"""
-    if not (found := names(experiment)):
-        return True
-    try:
-        token = (out / CHECKPOINT / MARK).read_text(encoding="ascii") if (out / CHECKPOINT / MARK).is_file() else ""
-        return bool(token) and (_folder() / _name(token, found)).is_file()
-    except (OSError, ValueError):
-        return False
+    """Does a run name no code, or has the user begun it here, with the names that it has now?"""
+    found = names(experiment)
+    return not found or (_folder() / _name(out, found)).is_file()
 
 
 def check(out: Path, experiment: Experiment, trust: bool) -> None:
@@ -67,5 +54,5 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "thinwire" / "runs"
 
 
-def _name(token: str, found: dict[str, str]) -> str:
-    return sha256("\n".join([token, *found.values()]).encode()).hexdigest()[:32]
+def _name(out: Path, found: dict[str, str]) -> str:
+    return sha256("\n".join([str(out.resolve()), *found.values()]).encode()).hexdigest()[:32]
