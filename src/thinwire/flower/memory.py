@@ -1,11 +1,14 @@
-"""What one node keeps between rounds: its client's record and the global model that it decoded last, and a digest.
+"""What one node keeps between rounds: its client's record and the global model that it decoded last.
 
 It lies in Flower's `context.state`, which lives in the SuperNode's memory and dies with it; or, where the node's
-configuration names a `state-dir`, in a file there, which a SuperNode that is started again finds.
+configuration names a `state-dir`, in a file there, which a SuperNode that is started again finds. A digest seals it: of
+the content, of whose it is, and of the shapes of its model. What rotted, was cut off or changed, or belongs to another
+client or model, is as good as lost.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +17,11 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
-from thinwire import frame as frames
 from thinwire.errors import DecodeError
 from thinwire.methods import Method
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.client import Record
-from thinwire.runtime.state import record_like, record_to_bytes
+from thinwire.runtime.state import outline, record_like, record_to_bytes
 from thinwire.versions import Held
 
 log = logging.getLogger("flwr.thinwire")
@@ -37,26 +39,26 @@ class Memory:
     """One client's memory on its node. What cannot be read is as good as lost: the client asks for a keyframe."""
 
     def __init__(self, method: Method, run: int, client: int, context: Context) -> None:
-        self.method, self.context = method, context
+        self.method, self.client, self.context = method, client, context
         self.name = f"thinwire-{run:08x}-client-{client}"
         folder = context.node_config.get("state-dir")
         self.path = Path(str(folder)) / f"{self.name}.safetensors" if folder else None
 
     def load(self) -> tuple[Record, Held | None]:
         """The record and the held model; empty ones for a node that remembers nothing."""
-        data = self._read()
-        if not data:
-            return Record(), None
         try:
-            kept = record_like(self._example, data, self._layout)
-        except DecodeError as error:
+            data = self._read()
+            if not data:
+                return Record(), None
+            kept = record_like(self._example, data, self._seal)
+            return kept.record, Held(kept.version, kept.value, dict(kept.trail))
+        except (DecodeError, OSError, TypeError, ValueError) as error:
             log.warning("%s: %s; asking for a keyframe", self.path or self.name, error)
             return Record(), None
-        return kept.record, Held(kept.version, kept.value, dict(kept.trail))
 
     def save(self, record: Record, held: Held) -> None:
         """Keep both, whole or not at all."""
-        data = record_to_bytes(_Kept(record, held.version, held.value, tuple(held.trail.items())), self._layout)
+        data = record_to_bytes(_Kept(record, held.version, held.value, tuple(held.trail.items())), self._seal)
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_bytes(data, self.path)
@@ -64,11 +66,11 @@ class Memory:
             self.context.state[self.name] = ConfigRecord({"memory": data})
 
     @cached_property
-    def _layout(self) -> bytes:
-        """What the memory is sealed with: one of a model with other tensors is as good as lost."""
-        return frames.read(self.method.broadcast(self.method.init(), None)).layout
+    def _seal(self) -> bytes:
+        """Whose memory it is, and the shapes of its model."""
+        return json.dumps([self.name, outline(self._example), outline(self.method.client_init(self.client))]).encode()
 
-    @property
+    @cached_property
     def _example(self) -> _Kept:
         """A memory with the types of this method's."""
         first = self.method.receive(self.method.broadcast(self.method.init(), None), None, None)
@@ -76,11 +78,7 @@ class Memory:
 
     def _read(self) -> bytes:
         if self.path:
-            try:
-                return self.path.read_bytes() if self.path.is_file() else b""
-            except OSError as error:
-                log.warning("%s: %s; asking for a keyframe", self.path, error.strerror)
-                return b""
+            return self.path.read_bytes() if self.path.exists() else b""
         record = self.context.state.config_records.get(self.name)
         data = record.get("memory") if record else b""
         return data if isinstance(data, bytes) else b""

@@ -53,7 +53,7 @@ def record_like(example: Any, data: bytes, seal: bytes | None = None) -> Any:
     try:
         tree = json.loads(arrays["tree"].tobytes())
         return _unflatten(tree, example, arrays)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise DecodeError(f"state: not of this method ({error})") from None
 
 
@@ -63,6 +63,23 @@ def not_finite(state: Any) -> str:
     _flatten(state, "state", arrays)
     bad = (path for path, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
     return next(bad, "").removeprefix("state.")
+
+
+def outline(value: Any) -> Any:
+    """Names, types and shapes of what a record holds, as JSON has them: what tells one model's records from another's.
+
+    >>> outline({"w": np.zeros((2, 3), np.float32), "rest": (b"ab", 1)})
+    {'rest': ['2 bytes', 'int'], 'w': 'float32 [2, 3]'}
+    """
+    if is_dataclass(value):
+        return {f.name: outline(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {name: outline(part) for name, part in sorted(value.items())}
+    if isinstance(value, tuple):
+        return [outline(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return f"{len(value)} bytes" if isinstance(value, bytes) else type(value).__name__
 
 
 def _digest(arrays: Mapping[str, np.ndarray], seal: bytes) -> bytes:

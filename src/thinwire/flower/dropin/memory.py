@@ -7,11 +7,14 @@ downlink asks for a keyframe.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from logging import WARNING
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.supercore import log
 
+from thinwire.errors import DecodeError, line
 from thinwire.flower.dropin.downlink import Copy
 from thinwire.flower.dropin.terms import read_terms
 from thinwire.flower.dropin.uplink import Residual
@@ -59,16 +62,34 @@ def save(context: Context, memory: Memory) -> None:
 
 
 def load(context: Context) -> Memory:
-    """Inverse of `save`; empty where there is nothing."""
+    """Inverse of `save`; empty where there is nothing, or not what was kept: a node forgets, it does not fail."""
     if ARRAYS not in context.state or WORDS not in context.state:
         return Memory()
+    try:
+        return _load(context)
+    except (DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        log(WARNING, "thinwire: %s in context.state is not what was kept there (%s); forgotten", ARRAYS, line(error))
+        return Memory()
+
+
+def _load(context: Context) -> Memory:
     words: dict[str, Any] = dict(context.state.config_records[WORDS])
     arrays = {name: array.numpy() for name, array in context.state.array_records[ARRAYS].items()}
-    residuals = {name: Residual(words[name], arrays[name]) for name in ("residual", "pending") if name in arrays}
+    residuals = {
+        name: Residual(words[name], _vector(arrays[name])) for name in ("residual", "pending") if name in arrays
+    }
     held = Held(words["version"], _copy(words["terms"], arrays)) if "held" in arrays else None
     return Memory(words["run"], pending_round=words["pending-round"], held=held, **residuals)
 
 
 def _copy(data: bytes, arrays: dict[str, np.ndarray]) -> Copy:
     terms = read_terms(data)
-    return Copy(terms, arrays["held"], [arrays[f"held-{place}"] for place in range(len(terms.split.rest))])
+    sent = _vector(arrays["held"], terms.split.layout.size)
+    return Copy(terms, sent, [arrays[f"held-{place}"] for place in range(len(terms.split.rest))])
+
+
+def _vector(values: np.ndarray, size: int | None = None) -> np.ndarray:
+    """What must be a vector of float32, of a size if one is known.  # (n,)"""
+    if values.dtype != np.float32 or values.shape != (values.size if size is None else size,):
+        raise ValueError(f"{values.dtype} {values.shape} is not a vector of {'float32' if size is None else size}")
+    return values

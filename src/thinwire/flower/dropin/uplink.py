@@ -80,7 +80,7 @@ def encode(
     split, base = terms.split_reply(manifest)
     before = [received[number] for number in base]
     change = split.vector(reply, before)
-    if residual is not None and residual.layout == split.layout.digest:
+    if residual is not None and residual.layout == split.layout.digest and residual.values.shape == change.shape:
         change += residual.values
     split.check("update", change, reply)
     values, seen = _values(split, change, reply, before, _codec(terms, address), address)
