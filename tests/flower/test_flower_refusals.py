@@ -117,7 +117,7 @@ def test_flower_server_simulates_no_faults(tmp_path):
 
 @pytest.mark.parametrize("wrong", [None, float("nan"), float("inf"), -1e-9, 1e308, 3, "much"])
 @pytest.mark.parametrize("name", ["loss", "client_train"])
-def test_flower_reply_without_sound_metrics_is_dropped_by_name(name, wrong, tmp_path):
+def test_flower_number_that_cannot_be_is_left_out_and_the_update_counts(name, wrong, tmp_path):
     made = experiment(method="fedavg", rounds=2)
     nodes = Nodes(client_app(made), 3)
 
@@ -131,10 +131,10 @@ def test_flower_reply_without_sound_metrics_is_dropped_by_name(name, wrong, tmp_
 
     nodes.change = tamper
     rounds = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes)).rounds
-    assert [entry.clients for entry in rounds] == [2, 2]
-    ((client, reason),) = [drop.values() for drop in rounds[1].dropped]
-    assert client == 1
-    assert reason.startswith(f"reply: {name} is {wrong if isinstance(wrong, float) else None}, 0 to ")
+    assert [entry.clients for entry in rounds] == [3, 3]
+    assert not rounds[1].dropped
+    assert 0 < rounds[1].train_loss < 10
+    assert 0 < rounds[1].seconds["client_train"] < 60
 
 
 def test_flower_one_node_ends_no_run(tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from thinwire.errors import DataError
+from thinwire.errors import DataError, shown
 from thinwire.report import links, parts
 from thinwire.report.breakdown import message_table, part_table
 from thinwire.report.charts import BOTH, Figure, accuracy_by_bytes, accuracy_by_client, bpp_by_round, byte_views
@@ -58,7 +58,7 @@ FOOTER = "Written by thinwire. Every byte counted here was received and decoded 
 
 def to_stderr(reason: str) -> None:
     """Say on stderr what is left out of a report, and why."""
-    print(f"left out: {reason}", file=sys.stderr)
+    print(f"left out: {shown(reason, 2000)}", file=sys.stderr)
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path, tell: Tell = to_stderr) -> Path:

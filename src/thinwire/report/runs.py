@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinwire.errors import DataError
+from thinwire.errors import DataError, shown
 from thinwire.report.personal import Client, read_clients
 
 SUMMARY_NUMBERS = (
@@ -218,7 +218,7 @@ def _round(row: dict[str, Any], where: str) -> dict[str, Any]:
 def _table(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{where}: not an object of names and numbers")
-    return _with_numbers(value, tuple(value), where)
+    return _with_numbers({shown(name): number for name, number in value.items()}, tuple(map(shown, value)), where)
 
 
 def _with_numbers(row: Mapping[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thinwire.errors import shown
 from thinwire.report.runs import Run, total_bytes
 
 MISSING = "–"
@@ -37,10 +38,10 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     """Name each run by the shortest end of its path that no other run shares, so that legends stay short."""
     parts = [run.path.resolve().parts for run in runs]
     for depth in range(1, max(map(len, parts), default=0) + 1):
-        labels = ["/".join(part[-depth:]) for part in parts]
+        labels = [shown("/".join(part[-depth:])) for part in parts]
         if len(set(labels)) == len(labels):
             return labels
-    return [f"{run.path.name} ({number})" for number, run in enumerate(runs, 1)]
+    return [f"{shown(run.path.name)} ({number})" for number, run in enumerate(runs, 1)]
 
 
 def summary_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -84,8 +85,8 @@ def numeric_column(rows: Sequence[Mapping[str, str]], header: str) -> bool:
 
 
 def text_or_missing(value: object) -> str:
-    """Write a value on one line, or the mark of a missing one."""
-    return MISSING if value is None else " ".join(str(value).split())
+    """Write a value on one line that prints, or the mark of a missing one: a ledger may come from elsewhere."""
+    return MISSING if value is None else shown(" ".join(str(value).split()))
 
 
 def _summary_row(label: str, run: Run) -> dict[str, str]:

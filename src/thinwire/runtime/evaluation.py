@@ -22,7 +22,7 @@ from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.link import Crossings
 from thinwire.runtime.progress import Progress
-from thinwire.runtime.round import requested
+from thinwire.runtime.round import LARGEST_LOSS, requested
 from thinwire.runtime.simulate import Simulation
 
 COLUMNS = ("client", "train_samples", "test_samples", "accuracy", "loss")
@@ -109,7 +109,7 @@ def read_result(answer: Answer, version: int) -> Score:
         raise DecodeError(f"result: of version {scored}, not {version}")
     if not samples or not 0 <= accuracy <= 1:
         raise DecodeError(f"result: accuracy {accuracy} over {samples} samples")
-    return Score(answer.client, samples, accuracy, loss)
+    return Score(answer.client, samples, accuracy, loss if 0 <= loss <= LARGEST_LOSS else math.nan)
 
 
 def personal(scores: Sequence[Score]) -> dict[str, float | int | None]:

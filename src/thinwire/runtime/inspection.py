@@ -12,13 +12,14 @@ import numpy as np
 
 from thinwire import frame as frames
 from thinwire.codecs import Part, codec_name
-from thinwire.errors import DataError, DecodeError
+from thinwire.errors import DataError, DecodeError, shown
 from thinwire.frame import NO_BASE, Frame, Kind, Section
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.trust import is_own
 
 Row = tuple[str, int, str]  # part, bytes, what it is
 TRUST = "inside the payloads: the run names code of its own and was not begun here; --trust imports it"
+LONGEST = 1000  # characters of a file's own words: names of tensors, descriptions
 HINT = "inside the payloads: inspect a frame that `thinwire run --save-frames` kept, or name its run with --run RUN"
 
 
@@ -52,9 +53,11 @@ def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspect
     from thinwire.runtime.opening import densities, payload_parts  # torch: for frames of a run alone
 
     rows = _opened_parts(frame, payload_parts(data, run))
-    shown = [(part, f"{size:,}", f"{100 * size / len(data):.1f}", what) for part, size, what in rows]
+    cells = [
+        (shown(part), f"{size:,}", f"{100 * size / len(data):.1f}", shown(what, LONGEST)) for part, size, what in rows
+    ]
     hint = _density(densities(data, run))
-    return Inspection(("part", "bytes", "%", "what"), [*shown, ("total", f"{len(data):,}", "100.0", "")], hint)
+    return Inspection(("part", "bytes", "%", "what"), [*cells, ("total", f"{len(data):,}", "100.0", "")], hint)
 
 
 def _density(kept: list[tuple[str, int, int]]) -> str:
@@ -67,8 +70,8 @@ def _density(kept: list[tuple[str, int, int]]) -> str:
 
 
 def _plain(data: bytes, rows: list[Row], hint: str = "") -> Inspection:
-    shown = [(part, f"{size:,}", what) for part, size, what in rows]
-    return Inspection(("part", "bytes", "what"), [*shown, ("total", f"{len(data):,}", "")], hint)
+    cells = [(shown(part), f"{size:,}", shown(what, LONGEST)) for part, size, what in rows]
+    return Inspection(("part", "bytes", "what"), [*cells, ("total", f"{len(data):,}", "")], hint)
 
 
 def _run_of(path: Path) -> Path | None:

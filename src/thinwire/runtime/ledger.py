@@ -66,9 +66,10 @@ class Round:
     down_bytes by what messages are for; up_parts: bytes of the accepted answers by what they are (`runtime.contents`
     names both). Ledgers of before these fields have None. tries: cohorts that the round asked, more than one where it
     was repeated for want of a quorum. skipped: why the round left the model as it was; None for a round that counted.
-    train_loss: None without an update. nmse, worst_nmse: ‖x − x̂‖² / ‖x‖² of the accepted updates, the mean and the
-    largest, as their clients measured it; missed: how many of them missed their codec's target. None where no client
-    said so, as in a method without such a codec.
+    train_loss: the mean of what clients said; None where none said a number from 0 on. seconds: of clients, what they
+    say, left out where it is below 0 or longer than its round took on the server. nmse, worst_nmse: ‖x − x̂‖² / ‖x‖²
+    of the accepted updates, the mean and the largest, as their clients measured it; missed: how many of them missed
+    their codec's target. None where no client said so, as in a method without such a codec.
     """
 
     round: int

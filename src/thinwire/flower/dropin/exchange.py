@@ -57,7 +57,7 @@ class Taken:
         metadata = self.messages[number].metadata
         self.seen.pop(number, None)
         self.dropped.append(Dropped(self.round, metadata.src_node_id, reason))
-        failed = Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{reason}")
+        failed = Error(ErrorCode.MOD_FAILED_PRECONDITION, f"{OURS}{self.dropped[-1].reason}")
         self.messages[number] = Message(error=failed, metadata=metadata)  # type: ignore[call-overload]
 
     @property
