@@ -97,7 +97,10 @@ class GridPool:
             if node is not None and not (reply.has_error() and reply.error.code in UNHEARD):
                 self.silent.discard(node)
                 self.contested.discard(node)
-                self.claims[node] = self._claim(node, reply)
+                claim = self._claim(node, reply)
+                if self.claims.get(node, claim) != claim:
+                    self._doubt(node)  # what it says now, others may have said before
+                self.claims[node] = claim
                 self._settle()
 
     def _settle(self) -> None:
@@ -139,7 +142,7 @@ class GridPool:
         return client
 
     def _doubt(self, node: int) -> None:
-        """A node that did not answer stands behind others that say the same of themselves."""
+        """A node that did not answer, or says another thing, stands behind others that say the same of themselves."""
         self.claims[node] = self.claims.pop(node)
 
     # a round ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from thinwire import parameterisations
-from thinwire.errors import ConfigError, one_of, unknown_field
+from thinwire.errors import ConfigError, one_of, shown, unknown_field
 from thinwire.methods import DEFAULTS, METHODS, PRESETS, aggregate, server
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=2**31)]
+PUBLIC_KEY = re.compile(r"ecdsa-sha2-nistp\d+ [A-Za-z0-9+/]{40,}=*")  # as OpenSSH writes it, without a comment
 
 
 class _Section(BaseModel):
@@ -94,7 +96,11 @@ class CohortSettings(_Section):
     @field_validator("keys")
     @classmethod
     def _without_comments(cls, keys: dict[str, int]) -> dict[str, int]:
-        return {" ".join(key.split()[:2]): client for key, client in keys.items()}
+        found = {" ".join(key.split()[:2]): client for key, client in keys.items()}
+        if wrong := [key for key in found if not PUBLIC_KEY.fullmatch(key)]:
+            allowed = 'the line of a SuperNode\'s .pub file, "ecdsa-sha2-nistp384 AAAA…" = its client'
+            raise ConfigError("cohort.keys", shown(wrong[0], 40), allowed)
+        return found
 
     def share(self, clients: int) -> float:
         """The fraction of the clients that a round asks."""
@@ -204,6 +210,12 @@ class Experiment(_Section):
     def _parameterisation(cls, settings: dict[str, Any]) -> dict[str, Any]:
         parameterisations.from_config(settings)
         return settings
+
+    @model_validator(mode="after")
+    def _keys_of_clients(self) -> Experiment:
+        if unknown := [number for number in self.cohort.keys.values() if not 0 <= number < self.data.clients]:
+            raise ConfigError("cohort.keys", unknown[0], f"a client of the experiment, 0 to {self.data.clients - 1}")
+        return self
 
     @model_validator(mode="after")
     def _something_to_evaluate_on(self) -> Experiment:
