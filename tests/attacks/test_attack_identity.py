@@ -6,6 +6,8 @@ there and answers, the second claim is refused and named in the log; a node that
 where `[cohort] keys` binds public keys to clients, no claim stands against them, not even the first.
 """
 
+import tomllib
+
 import pytest
 
 pytest.importorskip("flwr")
@@ -20,6 +22,7 @@ from thinwire.errors import ConfigError
 from thinwire.flower import client_app, grid
 from thinwire.runtime import run as runs
 from thinwire.runtime.assembly import assemble
+from thinwire.runtime.experiment import parse, to_toml
 
 VICTIM = 1
 
@@ -184,6 +187,7 @@ def test_where_no_key_fits_nobody_is_the_client(tmp_path):
 def test_keys_change_no_frame_and_may_change_between_runs():
     plain, bound = experiment(method="fedavg"), experiment(method="fedavg", **{"cohort.keys": {pair()[1]: 0}})
     assert assemble(plain).run_id == assemble(bound).run_id
+    assert parse(tomllib.loads(to_toml(bound))) == bound
 
 
 @pytest.mark.parametrize("key", ["node0", "keys/node0.pub", "", "ssh-rsa AAAA", "ecdsa-sha2-nistp384", "\x1b[2J"])
