@@ -1,0 +1,117 @@
+"""Files that come from elsewhere: who sends a model, a table or a run directory wants memory, a file's content, a hang.
+
+What a file says of itself is held against its own size before anything is made of it; a run directory's files are plain
+files in that directory. Each attack is one line of DataError, DecodeError or ConfigError.
+"""
+
+import json
+import struct
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from thinwire import frame as frames
+from thinwire import modelfile
+from thinwire.codecs import Context, Mask, tag, varint
+from thinwire.errors import ConfigError, DecodeError, ThinwireError
+from thinwire.frame import Frame, Kind, Section
+from thinwire.models import MODELS
+from thinwire.tensors import layout_of
+
+HUGE = {"name": "linear", "shape": [1, 512, 512], "classes": 1000}  # 1 GB of weights
+LARGE = {"name": "linear", "shape": [1, 64, 64], "classes": 1000}  # 16 MB
+
+
+def dense(header: dict, tensors: bytes = b"") -> bytes:
+    head = json.dumps(header).encode()
+    return struct.pack("<Q", len(head)) + head + tensors
+
+
+def described(description: object, **tensors: object) -> dict:
+    return {"__metadata__": {"thinwire": json.dumps(description)}, **tensors}
+
+
+def mask(description: dict, payload: bytes = b"", layout: bytes = bytes(8)) -> bytes:
+    config = json.dumps(description | {"gain": 1.0}).encode()
+    sections = (Section.CONFIG, config), (Section.SEED, varint.write([1])), (Section.VALUES, payload)
+    return frames.write(Frame(Kind.MODEL, 0, 0, tag(Mask()), layout, sections))
+
+
+class Unmade:
+    """Stands in for a model's class: says whether it was made other than on the meta device."""
+
+    def __init__(self, name: str) -> None:
+        self.make, self.real = MODELS[name], False
+
+    def __call__(self, *arguments: object) -> torch.nn.Module:
+        model = self.make(*arguments)
+        self.real |= not next(model.parameters()).is_meta
+        return model
+
+
+@pytest.mark.parametrize("data", [
+    dense(described(HUGE)), mask(HUGE), dense(described(HUGE | {"parameterisation": {"name": "fedpara"}})),
+    dense(described(LARGE)), mask(LARGE), dense(described(LARGE | {"parameterisation": {"name": "fedpara"}})),
+    dense(described(LARGE, **{"weight": {"dtype": "F32", "shape": [1000, 0], "data_offsets": [0, 0]}})),
+], ids=["dense", "mask", "factors", "dense16", "mask16", "factors16", "empty16"])  # fmt: skip
+def test_a_small_file_makes_no_large_model(data):
+    seen = Unmade("linear")
+    with patch.dict(MODELS, linear=seen), pytest.raises((DecodeError, ConfigError)) as caught:
+        modelfile.read(data)
+    assert not seen.real
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_of_few_bytes_may_still_be_one_of_a_paper_sized_model():
+    layout = layout_of(MODELS["lenet"]((1, 28, 28), 10))
+    masked = modelfile.mask_layout(layout)
+    payload = Mask().encode(np.zeros(masked.size, np.uint8), Context(masked))
+    data = mask({"name": "lenet", "shape": [1, 28, 28], "classes": 10}, payload, layout.digest)
+    assert len(data) < 300
+    assert sum(p.numel() for p in modelfile.read(data).parameters()) > 10_000
+
+
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+ODD = {
+    "no description": {},
+    "not a table": described([1]),
+    "not json": {"__metadata__": {"thinwire": "{"}},
+    "deep": {"__metadata__": {"thinwire": "[" * 60_000}},
+    "long": {"__metadata__": {"thinwire": " " * 10**6}},
+    "not text": {"__metadata__": {"thinwire": 5}},
+    "metadata a list": {"__metadata__": []},
+    "factors of nothing": described(HUGE | {"parameterisation": 7}),
+    "shape a word": described(LARGE | {"shape": "big"}),
+    "shape of nothing": described(LARGE | {"shape": []}),
+    "shape of many axes": described(LARGE | {"shape": [1] * 1000}),
+    "classes true": described(LARGE | {"classes": True}),
+    "name a list": described(LARGE | {"name": ["linear"]}),
+    "unknown type": described(LARGE, weight={"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}),
+    "four bits": described(LARGE, weight={"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}),
+    "exponents": described(LARGE, weight={"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]}),
+    "beyond the file": described(LARGE, weight={"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}),
+    "overflow": described(LARGE, weight={"dtype": "F32", "shape": [2**33, 2**33], "data_offsets": [0, 4]}),
+    "negative": described(LARGE, weight={"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}),
+    "many names": described(LARGE, **dict.fromkeys(map("t{}".format, range(9999)), EMPTY)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("header", ODD.values(), ids=ODD.keys())
+def test_odd_safetensors_are_one_line(header):
+    with pytest.raises(ThinwireError) as caught:
+        modelfile.read(dense(header, bytes(4) if "data_offsets" in str(header) and "t0" not in header else b""))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"\x00", struct.pack("<Q", 2**63), struct.pack("<Q", 10) + b"{", struct.pack("<Q", 2) + b"[]",
+    dense({})[:-1] + b"[" * 20_000,
+    struct.pack("<Q", 100_000) + b"[" * 100_000,
+])  # fmt: skip
+def test_what_is_no_safetensors_is_one_line(data):
+    with pytest.raises(DecodeError, match="neither a thinwire frame nor safetensors") as caught:
+        modelfile.read(data)
+    assert "\n" not in str(caught.value)
