@@ -22,6 +22,7 @@ from thinwire import frame as frames
 from thinwire.buffers import Buffer, Buffers, buffers_of
 from thinwire.codecs import Context, Mask, tag, varint
 from thinwire.errors import ConfigError, DecodeError, line
+from thinwire.files import read_plain
 from thinwire.frame import Frame, Kind, Section
 from thinwire.layout import Layout
 from thinwire.models import MODELS
@@ -47,7 +48,7 @@ def save_bytes(data: bytes, path: Path) -> Path:
     """Write a file under a temporary name, then rename it: it is whole or it is not there. OSError names it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=no_link) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -57,6 +58,11 @@ def save_bytes(data: bytes, path: Path) -> Path:
             temporary.unlink()  # on a full disk, half a file takes room
         raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a link that somebody left under its name."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:
@@ -163,7 +169,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     `model`: an instance of the architecture, needed when the run's model was not one of the library's.
     DecodeError when the file is broken, ConfigError when the architecture is needed or differs.
     """
-    return read(Path(path).read_bytes(), model)
+    return read(read_plain(Path(path)), model)
 
 
 def read(data: bytes, model: nn.Module | None = None) -> nn.Module:

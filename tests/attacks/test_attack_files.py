@@ -5,7 +5,11 @@ files in that directory. Each attack is one line of DataError, DecodeError or Co
 """
 
 import json
+import os
+import shutil
 import struct
+from hashlib import sha256
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -14,10 +18,15 @@ import torch
 
 from thinwire import frame as frames
 from thinwire import modelfile
+from thinwire.api import settings
 from thinwire.codecs import Context, Mask, tag, varint
-from thinwire.errors import ConfigError, DecodeError, ThinwireError
+from thinwire.errors import ConfigError, DataError, DecodeError, ThinwireError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.models import MODELS
+from thinwire.report.runs import read_run
+from thinwire.runtime.experiment import parse
+from thinwire.runtime.inspection import inspect
+from thinwire.runtime.run import export, resume, start
 from thinwire.tensors import layout_of
 
 HUGE = {"name": "linear", "shape": [1, 512, 512], "classes": 1000}  # 1 GB of weights
@@ -115,3 +124,99 @@ def test_what_is_no_safetensors_is_one_line(data):
     with pytest.raises(DecodeError, match="neither a thinwire frame nor safetensors") as caught:
         modelfile.read(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    start(parse(settings("digits", "linear", method="fedavg", clients=2, rounds=1)), out, workers=1, save_frames=True)
+    return out
+
+
+@pytest.fixture
+def sent(finished, tmp_path):
+    """A run directory that somebody sends, and a file of whoever takes it."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "mine").write_text("mine")
+    return tmp_path / "run"
+
+
+OPEN = {
+    "resume": lambda run: resume(run, workers=1),
+    "export": lambda run: export(run, run.parent / "model"),
+    "report": read_run,
+    "inspect": lambda run: inspect(next((run / "frames").glob("*up*.tw")), run),
+}
+
+
+def link_to_mine(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(next(parent for parent in path.parents if (parent / "mine").exists()) / "mine")
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def huge(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(2**42)  # no block of it is on the disk
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("do", OPEN.values(), ids=OPEN.keys())
+@pytest.mark.parametrize("make", [link_to_mine, pipe, huge])
+@pytest.mark.parametrize("name", [
+    "rounds.jsonl", "summary.json", "clients.csv", "config.toml.tmp", ".lock", "checkpoint/origin.json",
+    "checkpoint/manifest-1.json", "checkpoint/clients.sqlite", "checkpoint/x.tmp", "frames/server-0.safetensors",
+])  # fmt: skip
+def test_what_no_run_leaves_in_its_folder_is_named(sent, do, make, name):
+    make(sent / name)
+    with pytest.raises(DataError) as caught:
+        do(sent)
+    assert str(sent / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (sent.parent / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("do", OPEN.values(), ids=OPEN.keys())
+def test_a_folder_of_a_run_that_is_a_link_is_named(sent, do):
+    shutil.move(sent / "checkpoint", sent.parent / "elsewhere")
+    (sent / "checkpoint").symlink_to(sent.parent / "elsewhere")
+    with pytest.raises(DataError, match="checkpoint: a link that leads out"):
+        do(sent)
+
+
+def test_links_inside_the_folder_and_to_it_are_the_users_own_affair(sent):
+    (sent / "last.jsonl").symlink_to("rounds.jsonl")
+    (sent.parent / "named").symlink_to(sent)
+    assert len(resume(sent.parent / "named", workers=1).rounds) == 1
+
+
+def test_a_run_does_not_start_over_a_link(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "config.toml.tmp").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match=r"config\.toml"):
+        modelfile.save_bytes(b"theirs", tmp_path / "config.toml")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_manifest_names_files_of_its_folder_alone(sent):
+    (path,) = (sent / "checkpoint").glob("manifest-*.json")
+    manifest = json.loads(path.read_bytes())
+    state = (sent / "checkpoint" / manifest["server"]).rename(sent.parent / manifest["server"])
+    manifest = {key: value for key, value in manifest.items() if key != "digest"} | {"server": f"../../{state.name}"}
+    path.write_text(json.dumps(manifest | {"digest": sha256(json.dumps(manifest).encode()).hexdigest()[:16]}))
+    with pytest.raises(DataError, match="is no server's file"):
+        export(sent, sent.parent / "model")
+
+
+@pytest.mark.parametrize("do", [modelfile.load, inspect])
+def test_a_model_that_is_no_file_is_one_line(tmp_path, do):
+    os.mkfifo(tmp_path / "pipe")
+    huge(tmp_path / "huge")
+    for path in (tmp_path / "pipe", tmp_path / "huge", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match=str(path)):
+            do(path)

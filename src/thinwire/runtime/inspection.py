@@ -12,7 +12,8 @@ import numpy as np
 
 from thinwire import frame as frames
 from thinwire.codecs import Part, codec_name
-from thinwire.errors import DataError, DecodeError
+from thinwire.errors import DecodeError
+from thinwire.files import read_plain
 from thinwire.frame import NO_BASE, Frame, Kind, Section
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.trust import is_own
@@ -38,10 +39,7 @@ def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspect
     names are imported only if this user began the run here, or with `trust`; else payloads stay closed.
     DecodeError when the file is neither frame nor safetensors, or not of that run.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_plain(path)
     if not data.startswith(frames.MAGIC):
         return _plain(data, _tensor_parts(data))
     frame, run = frames.read(data), run or _run_of(path)
@@ -121,7 +119,7 @@ def _tensor_parts(data: bytes) -> list[Row]:
         tensors = deserialize(data)
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
-    except (SafetensorError, ValueError):
+    except (SafetensorError, ValueError, RecursionError):
         raise DecodeError("neither a thinwire frame nor a safetensors file") from None
     rows = [("header", 8 + length, str(header.get("__metadata__", {}).get("thinwire", "")))]
     return rows + [(name, len(t["data"]), _describe_tensor(t)) for name, t in tensors]
