@@ -4,6 +4,7 @@ What a file says of itself is held against its own size before anything is made 
 files in that directory. Each attack is one line of DataError, DecodeError or ConfigError.
 """
 
+import io
 import json
 import os
 import shutil
@@ -13,13 +14,17 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from thinwire import frame as frames
 from thinwire import modelfile
 from thinwire.api import settings
 from thinwire.codecs import Context, Mask, tag, varint
+from thinwire.data import load, tables
 from thinwire.errors import ConfigError, DataError, DecodeError, ThinwireError
 from thinwire.frame import Frame, Kind, Section
 from thinwire.models import MODELS
@@ -220,3 +225,75 @@ def test_a_model_that_is_no_file_is_one_line(tmp_path, do):
     for path in (tmp_path / "pipe", tmp_path / "huge", tmp_path, Path("/dev/zero")):
         with pytest.raises(DataError, match=str(path)):
             do(path)
+
+
+def table(folder: Path, train: pa.Table, **options: object) -> Path:
+    """A data folder with this train.parquet, and a test.parquet of nothing special."""
+    pq.write_table(train, folder / "train.parquet", **options)
+    pq.write_table(pa.table({"x": [[1.0], [2.0]], "label": [0, 1]}), folder / "test.parquet")
+    return folder
+
+
+def repeated(value: object, times: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, np.int32)), pa.array([value]))
+
+
+BOMBS = {
+    "one text, often": {"text": repeated("a" * 100_000, 1000)},  # 100 MB in 300 bytes, of which it declares 100 kB
+    "one image, often": {"image": repeated(b"a" * 100_000, 1000)},
+    "zeros": {"x": pa.array(np.zeros(2 * 10**7, np.float32)), "label": pa.array(np.zeros(2 * 10**7, np.int8))},
+    "one list of zeros": {"x": pa.array([np.zeros(2 * 10**7, np.float32)]), "label": pa.array([0])},
+    "labels alone": {"label": pa.array(np.zeros(2 * 10**7, np.int64))},
+}
+
+
+@pytest.mark.parametrize("columns", BOMBS.values(), ids=BOMBS.keys())
+def test_a_small_table_makes_no_large_one(tmp_path, monkeypatch, columns):
+    monkeypatch.setattr(tables, "FREE_BYTES", 10**7)
+    monkeypatch.setattr(tables, "BYTES_PER_BYTE", 100)
+    folder = table(tmp_path, pa.table(columns), store_schema=False, compression="zstd")
+    most = tables.most_bytes(folder / "train.parquet")
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match=r"train\.parquet: holds more than \d+ bytes once unpacked") as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+    assert pa.default_memory_pool().max_memory() - before < most + 2 * 10**7
+
+
+def test_a_table_of_lists_in_lists_beyond_all_use_is_one_line(tmp_path):
+    deep, kind = 0.0, pa.float32()
+    for _ in range(70):
+        deep, kind = [deep], pa.list_(kind)
+    folder = table(tmp_path, pa.table({"x": pa.array([deep], kind), "label": [0]}))
+    with pytest.raises(DataError, match=r"train\.parquet: is not a readable Parquet file \(.*nested") as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(8) + b"PAR1", b"PAR1" + b"\xff" * 8 + b"PAR1"])
+def test_what_is_no_table_is_one_line(tmp_path, data):
+    (tmp_path / "train.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="is not a readable Parquet file") as caught:
+        load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def images(*encoded: bytes) -> pa.Table:
+    return pa.table({"image": [{"bytes": data, "path": None} for data in encoded], "label": [0] * len(encoded)})
+
+
+def test_images_that_only_other_programs_can_draw_are_refused(tmp_path):
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    with (
+        patch("subprocess.Popen", side_effect=AssertionError),
+        pytest.raises(DataError, match="row 0: cannot be decoded as an image"),
+    ):
+        load(str(table(tmp_path, images(postscript))))
+
+
+def test_images_that_fill_the_memory_are_named_before_they_are_unpacked(tmp_path, monkeypatch):
+    file = io.BytesIO()
+    Image.new("L", (1000, 1000)).save(file, "PNG")
+    monkeypatch.setattr("thinwire.data.images.memory_bytes", lambda: 10**7)
+    with pytest.raises(DataError, match=r"column image: 9 images of grey 1000x1000 take 45000000 bytes, more than"):
+        load(str(table(tmp_path, images(*[file.getvalue()] * 9))))
