@@ -13,7 +13,7 @@ import numpy as np
 from thinwire import frame as frames
 from thinwire.codecs import Part, codec_name
 from thinwire.errors import DecodeError
-from thinwire.files import read_plain
+from thinwire.files import check_folder, read_plain
 from thinwire.frame import NO_BASE, Frame, Kind, Section
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.trust import is_own
@@ -45,6 +45,7 @@ def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspect
     frame, run = frames.read(data), run or _run_of(path)
     if frame.kind == Kind.MODEL or run is None:
         return _plain(data, _frame_parts(frame), "" if frame.kind == Kind.MODEL else HINT)
+    check_folder(run)
     if not trust and (run / "config.toml").is_file() and not is_own(run, parse(read_file(run / "config.toml"))):
         return _plain(data, _frame_parts(frame), TRUST)
     from thinwire.runtime.opening import densities, payload_parts  # torch: for frames of a run alone
