@@ -56,12 +56,16 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/METHOD-DATA-MODEL-SEED.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older run in the directory.")] = False,
     save_frames: Annotated[bool, typer.Option("--save-frames", help="Keep the last round's frames.")] = False,
+    trust: Trust = False,
 ) -> None:  # fmt: skip
     """Train a model and leave the run in a directory. Ctrl-C ends it after the round under way, twice at once."""
     options = _options(locals(), "method", "uplink", "downlink")
     from thinwire.api import execute
     from thinwire.runtime.experiment import merge, parse, read_file
+    from thinwire.runtime.trust import check
 
+    if experiment and experiment.name == "config.toml" and (experiment.parent / "rounds.jsonl").exists():
+        check(experiment.parent, _imports(experiment.parent), trust)
     parsed = parse(merge(read_file(experiment) if experiment else {}, options))
     names = (parsed.method["name"], parsed.data.source, parsed.model.source, parsed.seed)
     out = out or Path("runs") / "-".join(map(_word, names))
@@ -133,11 +137,13 @@ def _options(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
 
 def _imports(run: Path) -> Experiment:
     """A run's experiment; what a folder from elsewhere wants to have imported is said first."""
+    from thinwire.files import check_folder
     from thinwire.runtime.experiment import parse, read_file
     from thinwire.runtime.trust import is_own, names
 
     if not (run / "config.toml").is_file():
         raise DataError(f"{run / 'config.toml'}: not there, this is not a run directory")
+    check_folder(run)
     experiment = parse(read_file(run / "config.toml"))
     for setting, spec in names(experiment).items() if not is_own(run, experiment) else ():
         typer.echo(f"{run / 'config.toml'}: {setting} = {shown(spec)}, which is imported", err=True)

@@ -1,4 +1,4 @@
-"""What differs between machines: processor cores, and how processes start."""
+"""What differs between machines: processor cores, memory, and how processes start."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     count = getattr(os, "process_cpu_count", os.cpu_count)  # Python 3.13 has it
     return count() or 1
+
+
+def memory_bytes() -> int:
+    """The machine's memory; 16 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2**34
 
 
 def start_method() -> str:

@@ -21,7 +21,8 @@ from torch import nn
 from thinwire import frame as frames
 from thinwire.buffers import Buffer, Buffers, buffers_of
 from thinwire.codecs import Context, Mask, tag, varint
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError, DecodeError, line
+from thinwire.files import read_plain
 from thinwire.frame import Frame, Kind, Section
 from thinwire.layout import Layout
 from thinwire.models import MODELS
@@ -35,17 +36,19 @@ from thinwire.parameterisations import (
     parameterise,
     to_config,
 )
-from thinwire.tensors import FlatModel, norm_layers
+from thinwire.tensors import FlatModel, layout_of_sketch, norm_layers
 
 MAX_CONFIG_BYTES = 65_536
 MAX_PARAMETERS = 2**30  # of a model that a file may ask for by its description alone
+FREE_PARAMETERS = 2**24  # which a file of any size may ask for, and a larger one so many a byte:
+PARAMETERS_PER_BYTE = 1000  # 30 times what a mask with one entry in 1,000 kept comes to, or factors of rank 1
 
 
 def save_bytes(data: bytes, path: Path) -> Path:
     """Write a file under a temporary name, then rename it: it is whole or it is not there. OSError names it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=no_link) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -55,6 +58,11 @@ def save_bytes(data: bytes, path: Path) -> Path:
             temporary.unlink()  # on a full disk, half a file takes room
         raise OSError(error.errno, error.strerror, str(path)) from None
     return path
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a link that somebody left under its name."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:
@@ -161,7 +169,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     `model`: an instance of the architecture, needed when the run's model was not one of the library's.
     DecodeError when the file is broken, ConfigError when the architecture is needed or differs.
     """
-    return read(Path(path).read_bytes(), model)
+    return read(read_plain(Path(path)), model)
 
 
 def read(data: bytes, model: nn.Module | None = None) -> nn.Module:
@@ -170,8 +178,14 @@ def read(data: bytes, model: nn.Module | None = None) -> nn.Module:
     return loaded.eval()
 
 
-def _architecture(description: dict[str, Any], model: nn.Module | None) -> nn.Module:
-    """The module to fill: the one given, else the library's model that the file names."""
+Check = Callable[[nn.Module], object]  # raises what is wrong with a module on the meta device
+
+
+def _architecture(description: dict[str, Any], model: nn.Module | None, check: Check, size: int) -> nn.Module:
+    """The module to fill: the one given, else the library's model that a file of `size` bytes names.
+
+    That one is first sketched on the meta device, where nothing is allocated, and made once `check` has passed it.
+    """
     if model is not None:
         return model
     name = description.get("name")
@@ -180,15 +194,16 @@ def _architecture(description: dict[str, Any], model: nn.Module | None) -> nn.Mo
     shape, classes = description.get("shape"), description.get("classes")
     if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 2**20 for n in [*shape, classes]):
         raise DecodeError("model file: shape and classes must be positive whole numbers")
-    if prod([*shape, classes]) > MAX_PARAMETERS or _parameters(name, shape, classes) > MAX_PARAMETERS:
-        raise DecodeError(f"model file: shape {shape} and {classes} classes make more than {MAX_PARAMETERS} parameters")
-    return MODELS[name](tuple(shape), classes)
-
-
-def _parameters(name: str, shape: list[int], classes: Any) -> int:
-    """How many parameters the model would have; nothing is allocated."""
+    most = min(MAX_PARAMETERS, max(FREE_PARAMETERS, PARAMETERS_PER_BYTE * size))
+    what = f"model file: shape {shape} and {classes} classes make more than {most} parameters"
+    if prod([*shape, classes]) > MAX_PARAMETERS:
+        raise DecodeError(what)
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in MODELS[name](tuple(shape), classes).parameters())
+        sketch = MODELS[name](tuple(shape), classes)
+        if sum(parameter.numel() for parameter in sketch.parameters()) > most:
+            raise DecodeError(f"{what}, the most for its {size} bytes")
+        check(sketch)
+    return MODELS[name](tuple(shape), classes)
 
 
 def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:
@@ -197,7 +212,11 @@ def _load_mask(data: bytes, model: nn.Module | None) -> nn.Module:
     gain = config.get("gain")
     if not isinstance(gain, float) or not 0 < gain < 1e6:
         raise DecodeError(f"model file: gain {gain!r} is not a positive number")
-    flat = FlatModel(_architecture(config, model))
+
+    def fits(sketch: nn.Module) -> None:
+        frames.expect(frame, layout=layout_of_sketch(sketch).digest)
+
+    flat = FlatModel(_architecture(config, model, fits, len(data)))
     frames.expect(frame, layout=flat.layout.digest)
     layout = mask_layout(flat.layout)
     mask = Mask().decode(frame.one(Section.VALUES), Context(layout))
@@ -253,22 +272,35 @@ def _load_dense(data: bytes, model: nn.Module | None) -> nn.Module:
     try:
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError) as error:
-        raise DecodeError(f"model file: neither a thinwire frame nor safetensors ({error})") from None
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise DecodeError(f"model file: neither a thinwire frame nor safetensors ({line(error)})") from None
     description = _json((header.get("__metadata__") or {}).get("thinwire", "{}").encode())
-    target = _architecture(description, model)
-    if "parameterisation" in description:
-        target = _parameterised(target, description["parameterisation"])
+    how = _factors(description)
+
+    def fits(sketch: nn.Module) -> None:
+        _fill(parameterise(sketch, how, report=None) if how else sketch, tensors, assign=True)
+
+    target = _architecture(description, model, fits, len(data))
+    if how:
+        target = parameterise(target, how, report=None)
+    _fill(target, tensors)
+    return compose(target) if how else target
+
+
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], assign: bool = False) -> None:
+    """Load a state dict; ConfigError says which names or shapes differ. assign: nothing is copied."""
     try:
-        target.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=assign)
     except RuntimeError as error:
-        raise ConfigError("model", type(target).__name__, " ".join(str(error).split())) from None
-    return compose(target) if "parameterisation" in description else target
+        raise ConfigError("model", type(model).__name__, " ".join(str(error).split())[:500]) from None
 
 
-def _parameterised(model: nn.Module, config: Any) -> nn.Module:
+def _factors(description: dict[str, Any]) -> Parameterisation | None:
+    """The parameterisation that a file names, if any."""
+    config = description.get("parameterisation")
+    if config is None:
+        return None
     try:
-        how = from_config(config if isinstance(config, dict) else {"name": config})
+        return from_config(config if isinstance(config, dict) else {"name": config})
     except ConfigError as error:
         raise DecodeError(f"model file: {error}") from None
-    return parameterise(model, how, report=None) if how else model

@@ -54,6 +54,11 @@ def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter
 def layout_of(model: nn.Module, personal: Collection[str] = ()) -> Layout:
     """Layout of a model's trained parameters but those named in `personal`; ConfigError names one that cannot be."""
     check(model)
+    return layout_of_sketch(model, personal)
+
+
+def layout_of_sketch(model: nn.Module, personal: Collection[str] = ()) -> Layout:
+    """The same of a model whose tensors need no values: one on the meta device has none."""
     norms, shapes, roles = norm_layers(model), {}, {}
     for name, parameter in trained(model):
         if name in personal:

@@ -4,6 +4,8 @@ Nothing that a config.toml from elsewhere names is imported unless the user says
 takes no installed package's place; a run's configuration on Flower does not choose what nodes import.
 """
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from pathlib import Path
 import pytest
 from toyworld import experiment
 
-from thinwire import api
+from thinwire import api, cli
 from thinwire.errors import ConfigError, ThinwireError
+from thinwire.runtime import hiring
 from thinwire.runtime.experiment import parse
 from thinwire.runtime.inspection import inspect
 from thinwire.runtime.run import export, resume, start
@@ -127,6 +130,46 @@ def test_a_module_beside_a_downloaded_folder_takes_no_packages_place(tmp_path, n
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "error: nothing.tw: cannot be read" in done.stderr
     assert not flag.exists()
+
+
+def test_a_run_again_by_the_file_of_a_folder_from_elsewhere_runs_no_code(sent, monkeypatch, capsys):
+    out, flag = sent
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.argv", ["thinwire", "run", str(out / "config.toml"), "--out", str(out.parent / "again")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert said[0].endswith("model.build = sent_code:model, which is imported")
+    assert "--trust" in said[-1]
+    assert not flag.exists()
+
+
+def test_new_workers_look_for_nothing_beside_a_run(monkeypatch, tmp_path):
+    (tmp_path / "multiprocessing.py").write_text("open('ran', 'w')")
+    monkeypatch.delenv(hiring.SAFE, raising=False)
+    with hiring._safe_path():
+        subprocess.run([sys.executable, "-c", "import multiprocessing"], cwd=tmp_path, check=True)
+    assert not (tmp_path / "ran").exists()
+    assert hiring.SAFE not in os.environ
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("command", ["resume", "export", "inspect"])
+def test_a_pipe_in_place_of_a_configuration_holds_no_command(sent, monkeypatch, capsys, command):
+    out, _ = sent
+    (out / "config.toml").unlink()
+    os.mkfifo(out / "config.toml")
+    words = {
+        "export": [str(out), "-o", "x"],
+        "resume": [str(out)],
+        "inspect": [str(next((out / "frames").glob("*.tw")))],
+    }
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.argv", ["thinwire", command, *words[command]])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert len(capsys.readouterr().err.splitlines()) <= 1
 
 
 def test_a_runs_configuration_does_not_choose_what_nodes_import():

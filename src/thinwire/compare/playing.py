@@ -12,6 +12,7 @@ from thinwire.compare import files, table
 from thinwire.compare.jobs import OnRunRound, side_by_side
 from thinwire.compare.suite import Plan, Planned, asked_file, check, plan
 from thinwire.errors import ConfigError, ThinwireError
+from thinwire.files import check_folder
 from thinwire.report import Tell, to_stderr
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.lock import held
@@ -67,6 +68,7 @@ def play_run(folder: Path, workers: int | None, on_round: OnRound) -> None:
     """Start the run that was asked for, or go on with it after its last committed round."""
     asked = parse(read_file(asked_file(folder)))  # by the suite, which is the user's own
     if (folder / CONFIG).exists():
+        check_folder(folder)
         trust = names(parse(read_file(folder / CONFIG))) == names(asked)
         api.resume(folder, workers=workers, on_round=on_round, trust=trust)
     else:

@@ -10,7 +10,9 @@ from PIL import Image
 
 from thinwire.data.tables import Table
 from thinwire.errors import DataError
+from thinwire.machine import memory_bytes
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # of Pillow's some start other programs
 MODES = ("L", "RGB")  # grey, colour: 8 bits a channel
 BLOCK = 4096  # images at a time, to bound the memory that temporary arrays take
 
@@ -27,6 +29,10 @@ def decode(table: Table) -> np.ndarray:
     where = f"{table.where}, column image"
     images = _encoded(table, where)
     first = _pixels(next(images, None), f"{where}, row 0")
+    size = 5 * first.nbytes * table.rows.num_rows  # a byte and a float32 a pixel
+    if size > memory_bytes():
+        what = f"{table.rows.num_rows} images of {_describe(first)} take {size} bytes"
+        raise DataError(f"{where}: {what}, more than this machine has")
     out = np.empty((table.rows.num_rows, *first.shape), np.uint8)
     out[0] = first
     for row, encoded in enumerate(images, start=1):
@@ -53,7 +59,7 @@ def _pixels(encoded: bytes | None, where: str) -> np.ndarray:
     if encoded is None:
         raise DataError(f"{where}: has no bytes")
     try:
-        with Image.open(BytesIO(encoded)) as image:
+        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
             mode, pixels = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: cannot be decoded as an image") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.errors import DataError, shown
+from thinwire.files import check_folder
 from thinwire.report.personal import Client, read_clients
 
 SUMMARY_NUMBERS = (
@@ -97,6 +98,7 @@ def read_run(path: str | Path) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"{folder}: not a run folder")
+    check_folder(folder)
     config_text = _text(folder / "config.toml")
     config = _config(config_text, folder / "config.toml")
     rounds, remarks, diverged = _rounds(folder / "rounds.jsonl")

@@ -26,7 +26,7 @@ from thinwire.runtime.store import CLIENTS, known
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
-_OURS = re.compile(r"(?:manifest|server)-(\d+)\b.*")
+_OURS = re.compile(r"(?:manifest|server)-(\d+)\b[^/\\]*")
 
 
 def save(folder: Path, progress: Progress, version: int, ledger: Any) -> None:
@@ -121,6 +121,8 @@ def _server(path: Path, initial: Any) -> tuple[Any, Manifest]:
         if manifest.pop("digest") != _digest(json.dumps(manifest).encode()):
             raise ValueError("not what was written")
         name = manifest["server"]
+        if not _OURS.fullmatch(name):
+            raise ValueError(f"{name!r} is no server's file")
         state = (path.parent / name).read_bytes()
         if Path(name).stem.rpartition("-")[2] != _digest(state):
             raise ValueError(f"{name} is not what was written")

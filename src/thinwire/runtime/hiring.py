@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, current_process
@@ -17,6 +18,7 @@ from thinwire.runtime.client import Clients
 from thinwire.runtime.interruption import ignored
 
 NAME = "thinwire worker"
+SAFE = "PYTHONSAFEPATH"
 SCRIPT = "a script must start runs under `if __name__ == '__main__':`, since its worker processes import it"
 Hired = tuple[BaseProcess, Connection]  # a worker, and this process's end of its pipe
 
@@ -58,6 +60,18 @@ def forked(clients: Clients, number: int) -> list[Hired]:
     return hired
 
 
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """New interpreters look for nothing in the working directory before they are told this process's sys.path."""
+    before, os.environ[SAFE] = os.environ.get(SAFE), "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(SAFE)
+        if before is not None:
+            os.environ[SAFE] = before
+
+
 def anew(assembly: Assembly, number: int, method: str, folder: Path) -> list[Hired]:
     """Processes that start by `spawn` or `forkserver`, ready to work; they map the files that come into the folder.
 
@@ -70,7 +84,7 @@ def anew(assembly: Assembly, number: int, method: str, folder: Path) -> list[Hir
     with ExitStack() as stack:
         stack.callback(lambda: dismiss(hired))
         written = pipes.pack(recipe.write(assembly, folder))
-        with ignored():
+        with ignored(), _safe_path():
             for _ in range(number):
                 hired.append(_launched(context))
         for process, pipe in hired:

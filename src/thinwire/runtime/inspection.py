@@ -12,7 +12,8 @@ import numpy as np
 
 from thinwire import frame as frames
 from thinwire.codecs import Part, codec_name
-from thinwire.errors import DataError, DecodeError, shown
+from thinwire.errors import DecodeError, shown
+from thinwire.files import check_folder, read_plain
 from thinwire.frame import NO_BASE, Frame, Kind, Section
 from thinwire.runtime.experiment import parse, read_file
 from thinwire.runtime.trust import is_own
@@ -39,15 +40,13 @@ def inspect(path: Path, run: Path | None = None, trust: bool = False) -> Inspect
     names are imported only if this user began the run here, or with `trust`; else payloads stay closed.
     DecodeError when the file is neither frame nor safetensors, or not of that run.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_plain(path)
     if not data.startswith(frames.MAGIC):
         return _plain(data, _tensor_parts(data))
     frame, run = frames.read(data), run or _run_of(path)
     if frame.kind == Kind.MODEL or run is None:
         return _plain(data, _frame_parts(frame), "" if frame.kind == Kind.MODEL else HINT)
+    check_folder(run)
     if not trust and (run / "config.toml").is_file() and not is_own(run, parse(read_file(run / "config.toml"))):
         return _plain(data, _frame_parts(frame), TRUST)
     from thinwire.runtime.opening import densities, payload_parts  # torch: for frames of a run alone
@@ -124,7 +123,7 @@ def _tensor_parts(data: bytes) -> list[Row]:
         tensors = deserialize(data)
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
-    except (SafetensorError, ValueError):
+    except (SafetensorError, ValueError, RecursionError):
         raise DecodeError("neither a thinwire frame nor a safetensors file") from None
     rows = [("header", 8 + length, str(header.get("__metadata__", {}).get("thinwire", "")))]
     return rows + [(name, len(t["data"]), _describe_tensor(t)) for name, t in tensors]

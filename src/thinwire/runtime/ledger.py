@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.errors import DataError
-from thinwire.modelfile import save_bytes, sync_folder
+from thinwire.modelfile import no_link, save_bytes, sync_folder
 
 
 @dataclass
@@ -188,7 +188,7 @@ class Ledger:
 
 
 def _append(path: Path, data: bytes) -> None:
-    with open(path, "ab") as file:
+    with open(path, "ab", opener=no_link) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -54,7 +54,7 @@ def held(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> int:
     """Open and lock the file. -> its descriptor"""
     while True:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             _lock(descriptor)
         except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from thinwire import frame as frames
 from thinwire.codecs import Part, tag, traced
 from thinwire.errors import DataError, DecodeError
+from thinwire.files import check_folder
 from thinwire.frame import Frame, Kind, Section
 from thinwire.methods import Method
 from thinwire.runtime.assembly import assemble
@@ -34,6 +35,7 @@ def payload_parts(data: bytes, run: Path) -> dict[int, Opened]:
     """
     if not (run / CONFIG).is_file():
         raise DataError(f"{run}: no {CONFIG}, this is not a run directory")
+    check_folder(run)
     frame, assembly = frames.read(data), assemble(parse(read_file(run / CONFIG)))
     method, folder = assembly.method, run / FRAMES
     codec = {Kind.REQUEST: 0, Kind.UPDATE: tag(method.uplink)}.get(frame.kind, tag(method.downlink))

@@ -18,6 +18,7 @@ from torch import nn
 from thinwire import data as datasets
 from thinwire import modelfile
 from thinwire.errors import ConfigError, DataError
+from thinwire.files import check_folder
 from thinwire.frame import MAGIC
 from thinwire.machine import start_method
 from thinwire.purity import plain, restored
@@ -112,6 +113,7 @@ def resume(
     refuse_in_import()
     if not (out / CONFIG).is_file():
         raise DataError(f"{out}: no {CONFIG}, this is not a run directory")
+    check_folder(out)
     with resumable(out), held(out):
         assembly = _same_as_begun(out, trust)
         if checkpoint.saved(out / CHECKPOINT):
@@ -319,6 +321,7 @@ def export(run: Path, out: Path, trust: bool = False) -> tuple[Path, int, float]
     """Write the model of the last committed round. -> path, bytes, bits per parameter. trust: see `resume`."""
     if not (run / CONFIG).is_file():
         raise DataError(f"{run}: no {CONFIG}, this is not a run directory")
+    check_folder(run)
     experiment = parse(read_file(run / CONFIG))
     trusted.check(run, experiment, trust)
     assembly, began = assemble(experiment), origin.read(run)
