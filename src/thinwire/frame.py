@@ -155,6 +155,11 @@ def read(data: bytes) -> Frame:
     return Frame(Kind(kind), run, round, codec, layout, sections, base, samples)
 
 
+def claim(data: bytes) -> int:
+    """The samples in the header of a frame that is not read yet; 0 where there is none."""
+    return int(_HEADER.unpack_from(data)[-2]) if len(data) >= _HEADER.size else 0
+
+
 def _section_spans(data: bytes, count: int, entry: struct.Struct) -> list[tuple[int, int, int]]:
     """(sort, first byte, end) of each section; DecodeError unless sections and checksum fill the frame exactly."""
     start = _HEADER.size + count * entry.size

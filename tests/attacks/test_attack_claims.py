@@ -16,6 +16,7 @@ from thinwire.errors import ConfigError, DecodeError, TrainingError
 from thinwire.frame import Section
 from thinwire.methods import Data
 from thinwire.methods.fedavg import LARGEST
+from thinwire.runtime.claims import Claims
 from thinwire.runtime.run import assemble
 
 EVIL = 2
@@ -68,13 +69,40 @@ def test_a_claim_within_what_was_dealt_counts():
     assert entry.clients == 4
 
 
-def test_where_samples_are_the_clients_own_the_bound_is_told_or_ten_times_the_largest_part():
-    assert assemble(experiment("fedavg")).most_elsewhere == 150
-    assert assemble(experiment("fedavg", server={"max_samples": 7})).most_elsewhere == 7
-    assert assemble(experiment("fedavg", server={"max_samples": 7})).most_samples(0) == 7
+def dealt(client):
+    return {0: 15, 1: 900}[client]
+
+
+@pytest.mark.parametrize(("claims", "client", "most"), [
+    (Claims(dealt), 0, 15),
+    (Claims(dealt, told=7), 0, 7),
+    (Claims(dealt, told=70), 0, 15),
+    (Claims(dealt, own=True), 0, 400),  # ten times the median claim
+    (Claims(dealt, own=True), 1, 900),  # or what it was dealt
+    (Claims(dealt, told=7, own=True), 0, 7),
+    (Claims(dealt, told=2000, own=True), 0, 2000),
+])  # fmt: skip
+def test_the_most_that_a_client_may_claim(claims, client, most):
+    assert claims.most(client, [50, 40, 2**24, 30]) == most
+
+
+def test_the_setting_is_a_whole_number():
+    assert assemble(experiment("fedavg", server={"max_samples": 7})).claims.most(0, []) == 7
     for wrong in (0, -1, 1.5, True, "many"):
         with pytest.raises(ConfigError, match=r"server\.max_samples"):
             assemble(experiment("fedavg", server={"max_samples": wrong}))
+
+
+@pytest.mark.parametrize(("samples", "refused"), [(150, []), (151, [EVIL]), (2**24, [EVIL])])
+def test_where_samples_are_the_clients_own_the_median_claim_of_the_round_bounds_each(samples, refused):
+    world = attack("fedavg", claiming(samples))  # the others have 15
+    world.simulation.claims = Claims(lambda client: 1, own=True)
+    for _ in range(2):
+        assert [drop["client"] for drop in world.play().dropped] == refused
+
+
+def test_a_claim_in_a_frame_that_is_cut_is_none():
+    assert frames.claim(b"TW") == 0
 
 
 @pytest.mark.parametrize("settings", [

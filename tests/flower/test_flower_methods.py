@@ -1,6 +1,8 @@
 """Every method on Flower's apps: the frames and the model of a run in one process, byte for byte."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,8 +13,9 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
 from thinwire import api
+from thinwire import frame as frames
 from thinwire.errors import ConfigError, TrainingError
-from thinwire.flower import client_app, grid
+from thinwire.flower import client_app, grid, messages
 from thinwire.flower.grid import GridPool
 from thinwire.flower.server import play
 from thinwire.runtime import run as runs
@@ -263,3 +266,33 @@ def test_flower_directory_of_another_experiment_is_refused(tmp_path):
     other = experiment(method="fedavg", rounds=1, lr=0.5)
     with pytest.raises(ConfigError, match="a new directory, or one with a run of this very experiment"):
         play(other, Nodes(client_app(other), 3), tmp_path / "run")
+
+
+def claiming(samples, client):
+    """The node of a client says in its update that it has so many samples."""
+
+    def change(nodes, node, reply):
+        if reply.metadata.message_type == "train" and node == nodes.node_of(client):
+            frame = replace(frames.read(messages.frame_of(reply.content)), samples=samples)
+            reply.content["thinwire"] = messages.frame_record(frames.write(frame))
+        return reply
+
+    return change
+
+
+@pytest.mark.parametrize(("settings", "most"), [({}, 200), ({"server.max_samples": 30}, 30)])
+def test_flower_node_that_claims_far_more_samples_than_the_others_is_refused(settings, most, tmp_path):
+    made = experiment(method="fedavg", rounds=2, **settings)
+    nodes = Nodes(client_app(made), 3)
+    nodes.change = partial(claiming(2**24, 1), nodes)
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    reason = f"update: says it is of {2**24} samples, at most {most} (server.max_samples)"
+    assert [entry.dropped for entry in result.rounds] == [[{"client": 1, "reason": reason}]] * 2
+
+
+def test_flower_nodes_with_far_more_samples_of_their_own_than_the_server_dealt_are_believed(tmp_path):
+    made = experiment(method="fedavg", rounds=1)
+    nodes = Nodes(client_app(made), 3)
+    nodes.change = lambda node, reply: [reply := claiming(9000, client)(nodes, node, reply) for client in range(3)][-1]
+    result = runs.start(made, tmp_path / "run", connect=on_nodes(made, nodes))
+    assert not result.rounds[0].dropped

@@ -196,7 +196,7 @@ class World:
         self.simulation = Simulation(
             self.method, self.pool, self.clients, self.assembly.experiment.seed,
             min_replies=cohort.min_replies, without_quorum=cohort.without_quorum, tries=cohort.tries,
-            most_samples=self.assembly.most_samples,
+            claims=self.assembly.claims,
         )  # fmt: skip
         self.progress = Progress(self.method.init())
         self.total_bytes = 0

@@ -25,6 +25,7 @@ from thinwire.errors import ConfigError, DataError
 from thinwire.methods import METHODS, Data, Method, Setup, aggregate, base, server
 from thinwire.purity import drawing, plain
 from thinwire.rng import integer
+from thinwire.runtime.claims import Claims
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.link import Link
 from thinwire.train import Local, evaluate, obstacle_alone
@@ -206,16 +207,13 @@ class Assembly:
         """How many samples a client holds back."""
         return held_back(self.parts.size(client), self.experiment.data.test_fraction)
 
-    def most_samples(self, client: int) -> int:
-        """How many samples a client can have trained on, as they were dealt; at most `server.max_samples`."""
-        dealt = self.parts.size(client) - self.held_back(client)
-        return min(dealt, server.sample_bound(self.experiment.server) or dealt)
-
     @cached_property
-    def most_elsewhere(self) -> int:
-        """`server.max_samples`, for clients with samples of their own: unless told, ten times the largest part."""
-        told = server.sample_bound(self.experiment.server)
-        return told or 10 * max(self.parts.size(client) for client in self.clients)
+    def claims(self) -> Claims:
+        """How many samples clients may say they have trained on, where these are the ones that they were dealt."""
+        return Claims(self._trained_on, server.sample_bound(self.experiment.server))
+
+    def _trained_on(self, client: int) -> int:
+        return self.parts.size(client) - self.held_back(client)
 
     @cached_property
     def test_samples(self) -> dict[int, int]:
@@ -258,7 +256,7 @@ def assemble(experiment: Experiment, dataset: Dataset | None = None) -> Assembly
         allowed = "so large that some client holds a sample back, or 0"
         raise ConfigError("data.test_fraction", settings.test_fraction, allowed)
     # built here so that a wrong setting ends the run before it leaves a directory
-    assembly.method, assembly.together, assembly.most_elsewhere  # noqa: B018
+    assembly.method, assembly.together, assembly.claims  # noqa: B018
     _try_out(assembly)
     return assembly
 

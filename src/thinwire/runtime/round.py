@@ -53,6 +53,7 @@ class RoundWork:
         self.merged: list[int] = []  # clients whose update counts
         self.losses: list[float] = []  # of the updates, as far as their clients said a sound one
         self.errors: list[float] = []  # of the updates, where their clients measured them
+        self.said: list[int] = []  # how many samples clients claim, where that is what bounds their claims
         self.missed: list[float] = []  # 1 for an update that missed its codec's target, 0 for one that met it
 
     @property
@@ -119,7 +120,16 @@ class RoundWork:
         self.traffic.sent(sending.sizes, sending.sorts)
         self.crossings.sent(sending.sizes)
         reader = self.simulation.reader or Here(self.method)
-        return reader(self.server, sending.answers)
+        return reader(self.server, self._heard(sending.answers))
+
+    def _heard(self, answers: Iterator[Answer]) -> Iterator[Answer]:
+        """The answers; where the claims of all bound that of each, all of them are there before the first is read."""
+        claims = self.simulation.claims
+        if not (claims and claims.own):
+            return answers
+        heard = list(answers)
+        self.said += [said for answer in heard if answer.status == "done" and (said := frames.claim(answer.frame))]
+        return iter(heard)
 
     def _accept(self, answer: Answer, reading: Reading | None) -> Iterator[Update]:
         """The update of an answer, unless its frame is refused; a stopped client ends the run."""
@@ -133,11 +143,17 @@ class RoundWork:
         self._add("server_decode", reading.seconds)
         if reading.update is None:
             return self._refuse(answer, reading.refused)
-        if (claim := reading.update.samples) > (most := self.simulation.most_samples(answer.client)):
-            return self._refuse(answer, f"update: says it is of {claim} samples, at most {most} (server.max_samples)")
+        if excess := self._excess(answer.client, reading.update.samples):
+            return self._refuse(answer, excess)
         self.have[answer.client] = self.accepted[answer.client] = self.version
         self._note(answer, reading.update, reading.parts)
         yield reading.update
+
+    def _excess(self, client: int, said: int) -> str:
+        """Why a claim of samples is not believed; empty if it is."""
+        if not (claims := self.simulation.claims) or said <= (most := claims.most(client, self.said)):
+            return ""
+        return f"update: says it is of {said} samples, at most {most} (server.max_samples)"
 
     def _asks(self, answer: Answer) -> dict[int, int | None]:
         """The client that asks for a keyframe, and what it has; none when its request is refused."""

@@ -203,7 +203,7 @@ def _play(
                 assembly.method, recorder or pool, assembly.clients, assembly.experiment.seed, pool, reader=reader,
                 oversample=cohort.oversample if pool.may_be_late else 1.0, min_replies=cohort.min_replies,
                 without_quorum=cohort.without_quorum, tries=cohort.tries,
-                most_samples=(lambda client: assembly.most_elsewhere) if pool.may_be_late else assembly.most_samples,
+                claims=replace(assembly.claims, own=pool.may_be_late),
             )  # fmt: skip
             progress = _play_rounds(assembly, simulation, out, progress, ledger, on_round, recorder, interruption)
         return _finish(assembly, out, progress, ledger, perf_counter() - began)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 from thinwire.errors import QuorumError, TrainingError
 from thinwire.methods import Method
+from thinwire.runtime.claims import Claims
 from thinwire.runtime.client import ENVELOPE_BYTES, EVALUATE, NEVER, TRAIN, Answer
 from thinwire.runtime.contents import sort_of
 from thinwire.runtime.pool import Pool, Task
@@ -46,14 +47,14 @@ class Simulation:
         min_replies: int = 1,
         without_quorum: str = STOP,
         tries: int = 1,
-        most_samples: Callable[[int], int] | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self.method, self.pool, self.clients, self.seed = method, pool, clients, seed
         self.evaluation_pool = evaluation_pool  # where `pool` only watches one that it must not watch evaluating
         self.reader = reader  # of the clients' frames; None: this process, one frame after the other
         self.oversample, self.min_replies = oversample, min_replies
         self.without_quorum, self.tries = without_quorum, tries if without_quorum == REPEAT else 1
-        self.most_samples = most_samples or (lambda client: 2**32)  # that a client may say it has trained on
+        self.claims = claims  # what clients may say of their samples; None: anything
         self.synced: int | None = None  # version that the pool's processes hold
 
     def play(self, progress: Progress) -> tuple[Progress, RoundWork]:
