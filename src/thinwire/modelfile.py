@@ -117,7 +117,7 @@ def _unmasked(model: nn.Module, layout: Layout) -> Buffers:
 
 
 def _rest(model: nn.Module, layout: Layout, other: Callable[[], nn.Module]) -> bytes:
-    """Digest of what the mask does not make, then what of it a new instance of the model may not have.
+    """Digest of what the mask does not make, then the parts of it that a new instance of the model may not have.
 
     That is every frozen parameter, and all else that is not the same under another seed with untrained norm layers.
     Empty where there is nothing to say.

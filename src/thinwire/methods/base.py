@@ -193,7 +193,7 @@ def codec_for(codec: Codec | None, default: Codec, dtype: str, where: str) -> Co
 
 
 def settle(setup: Setup, uplink: Codec, downlink: Codec) -> tuple[Setup, Codec, Codec]:
-    """The codecs, these unless told, and the set-up with a run id that stands for their whole configuration too.
+    """The chosen codecs, or these defaults, and the set-up with a run id that stands for their configuration too.
 
     A frame names its codec by 16 bits of the configuration, which collide (`topk` with keep = 0.008 and 0.012): ends
     that differ are of two runs, and the first frame says so.

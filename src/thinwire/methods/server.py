@@ -158,7 +158,7 @@ def norm_bound(settings: Mapping[str, Any]) -> float:
 
 
 def sample_bound(settings: Mapping[str, Any]) -> int | None:
-    """`[server] max_samples`: the most samples that a client may claim; None unless told."""
+    """`[server] max_samples`: the most samples that a client may claim; None where it is not set."""
     bound = settings.get("max_samples")
     if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or not 0 < bound < 2**32):
         raise ConfigError("server.max_samples", bound, "a whole number from 1 on")

@@ -14,8 +14,9 @@ class Claims:
     """The bound on a client's claim.
 
     dealt: the samples that the server's own partition has for a client. told: `server.max_samples`.
-    own: may clients have samples that the server did not deal? Then, unless told, a claim is also good up to TIMES the
-    median of the claims of the round: fewer than half of the clients cannot move it beyond what an honest one says.
+    own: may clients have samples that the server did not deal? Then, where `told` is not set, a claim is also good up
+    to TIMES the median of the claims of the round: fewer than half of the clients cannot move that median beyond what
+    an honest client says.
     """
 
     dealt: Callable[[int], int]

@@ -50,7 +50,7 @@ def check(out: Path, experiment: Experiment, trust: bool) -> None:
 
 
 def _folder() -> Path:
-    """$XDG_STATE_HOME/thinwire/runs, ~/.local/state unless told."""
+    """$XDG_STATE_HOME/thinwire/runs; without the variable, ~/.local/state/thinwire/runs."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "thinwire" / "runs"
 
 
