@@ -16,8 +16,8 @@ from toyworld import experiment
 
 from thinwire import api, cli
 from thinwire.errors import ConfigError, ThinwireError
-from thinwire.runtime import hiring
-from thinwire.runtime.experiment import parse
+from thinwire.runtime import hiring, trust
+from thinwire.runtime.experiment import parse, to_toml
 from thinwire.runtime.inspection import inspect
 from thinwire.runtime.run import export, resume, start
 
@@ -63,6 +63,36 @@ def test_a_folder_from_elsewhere_runs_no_code(sent, do):
         do(out)
     assert "\n" not in str(caught.value)
     assert not flag.exists()
+
+
+@pytest.mark.parametrize(("setting", "other"), [
+    ("model", {"name": "sent_code:model"}), ("data", {"name": "sent_code:data"}), ("data", {"path": "sent_code:data"}),
+], ids=["model.name", "data.name", "data.path"])  # fmt: skip
+def test_one_function_under_another_key_is_named(sent, setting, other):
+    out, flag = sent
+    library = {"model": {"name": "mlp"}, "data": {"name": "digits"}}
+    (out / "config.toml").write_text(to_toml(parse(library | {"method": {"name": "fedavg"}, setting: other})))
+    with pytest.raises(ConfigError, match=rf"config\.toml: {setting}\.{next(iter(other))} = 'sent_code:.*--trust"):
+        export(out, out / "model")
+    assert "--trust" in inspect(next((out / "frames").glob("*down*.tw"))).hint
+    assert not flag.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no colons in names of folders")
+def test_a_folder_called_as_a_function_does_not_make_a_model_of_code_harmless(sent, monkeypatch):
+    out, flag = sent
+    (out.parent / "sent_code:model").mkdir()
+    monkeypatch.chdir(out.parent)
+    with pytest.raises(ConfigError, match="--trust"):
+        export(out, out / "model")
+    assert not flag.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no colons in names of folders")
+def test_data_in_a_folder_with_a_colon_are_no_code(tmp_path):
+    (tmp_path / "a:b").mkdir()
+    made = parse(api.settings(method="fedavg") | {"data": {"path": str(tmp_path / "a:b")}})
+    assert not trust.names(made)
 
 
 def test_inspect_shows_what_needs_no_code(sent):
@@ -177,7 +207,7 @@ def test_a_runs_configuration_does_not_choose_what_nodes_import():
     from thinwire.flower.settings import experiment_of
 
     own = {"data": {"name": "digits"}, "model": {"name": "mlp"}}
-    for key in ("data.load", "model.build"):
+    for key in ("data.load", "data.name", "data.path", "model.build", "model.name"):
         with pytest.raises(ConfigError, match=rf"run-config {key} = 'os:getcwd': set in the app's own experiment"):
             experiment_of(own, {key: "os:getcwd"})
     code = {"data": {"load": "toyworld:blobs"}, "model": {"build": "toyworld:two_layers"}}

@@ -16,8 +16,8 @@ from flwr.app import Context
 from thinwire.errors import ConfigError
 from thinwire.runtime.assembly import Assembly, assemble
 from thinwire.runtime.experiment import Experiment, dotted, merge, parse, read_file, to_toml
+from thinwire.runtime.trust import imports
 
-CODE = ("data.load", "model.build")  # functions that are imported
 OWN = ("out",)  # run-config keys that are the app's, not the experiment's
 Source = str | Path | Mapping[str, Any] | Experiment
 
@@ -30,7 +30,7 @@ def experiment_of(source: Source, run_config: Mapping[str, Any]) -> Experiment:
         settings = source if isinstance(source, Mapping) else read_file(Path(source))
     for key, value in run_config.items():
         section, _, name = key.partition(".")
-        if key in CODE and not (settings.get(section) or {}).get(name):
+        if imports(key, value) and not imports(key, (settings.get(section) or {}).get(name)):
             allowed = "set in the app's own experiment: a run's configuration does not choose which code nodes import"
             raise ConfigError(f"run-config {key}", value, allowed)
         if key not in OWN:

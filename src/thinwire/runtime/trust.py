@@ -16,16 +16,25 @@ from thinwire.errors import ConfigError
 from thinwire.runtime.experiment import Experiment
 from thinwire.runtime.folder import CONFIG
 
+SOURCES = ("model.build", "model.name", "data.load", "data.name", "data.path")  # what a colon makes a function of
 ALLOWED = (
     "a name of the library: this user has not begun the run here, and going on imports the code that its folder "
     "names; look at it, then say --trust (in Python, trust=True)"
 )
 
 
+def imports(setting: str, spec: object) -> bool:
+    """Does this setting's value name a function? Any source may, whatever its key; only data's may be a folder."""
+    if setting not in SOURCES or ":" not in str(spec):
+        return False
+    return not (setting.startswith("data.") and Path(str(spec)).is_dir())
+
+
 def names(experiment: Experiment) -> dict[str, str]:
     """The functions that an experiment names, by setting."""
-    found = {"model.build": experiment.model.build, "data.load": experiment.data.load}
-    return {setting: spec for setting, spec in found.items() if spec}
+    sections = {"model": experiment.model, "data": experiment.data}
+    found = {setting: getattr(sections[setting.split(".")[0]], setting.split(".")[1]) for setting in SOURCES}
+    return {setting: spec for setting, spec in found.items() if imports(setting, spec)}
 
 
 def mark(out: Path, experiment: Experiment) -> None:
