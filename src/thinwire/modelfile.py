@@ -61,8 +61,8 @@ def save_bytes(data: bytes, path: Path) -> Path:
 
 
 def no_link(path: str, flags: int) -> int:
-    """Open a file, but not through a link that somebody left under its name."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    """Open a file, but not through a link that somebody left under its name, and wait for no pipe's reader."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:

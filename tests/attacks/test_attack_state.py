@@ -5,13 +5,16 @@ memory in Flower's state. What must happen: the file is as good as lost. One war
 keyframe in the same round and goes on; it never trains from another model, and never fails in every later round.
 """
 
+import os
+from shutil import rmtree
+
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
 
 from flowernodes import Nodes
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import load, save
 from test_flower_methods import METHODS, experiment, on_nodes
@@ -21,7 +24,10 @@ from thinapp import client_app as pair_app
 from thinwire.flower import client_app
 from thinwire.flower.dropin import Compressed, compress
 from thinwire.flower.dropin.exchange import KEYFRAME_NEXT
+from thinwire.flower.memory import Memory
 from thinwire.runtime import run as runs
+from thinwire.runtime.assembly import assemble
+from thinwire.runtime.client import Record
 
 VICTIM = 1
 
@@ -36,6 +42,13 @@ def play(made, folder, hurt):
 
     result = runs.start(made, folder / "run", connect=on_nodes(made, nodes), on_round=after)
     return result.rounds, [kind for node, kind in nodes.asked if node == nodes.node_of(VICTIM)]
+
+
+def memory_of(made, folder):
+    """The victim's memory, and what a node holds after the first keyframe."""
+    method = assemble(made).method
+    held = method.receive(method.broadcast(method.init(), None), None, None)
+    return Memory(method, 7, VICTIM, Context(0, 1, {"state-dir": str(folder)}, RecordDict(), {})), held
 
 
 def set_one(name):
@@ -76,6 +89,24 @@ def folder_there(file):
     (file / "x").mkdir()
 
 
+def pipe_there(file):
+    """Whoever reads it waits for a writer that never comes."""
+    file.unlink()
+    os.mkfifo(file)
+
+
+def pipe_beside(file):
+    """Under the name that the next file is written with: whoever opens it waits for a reader that never comes."""
+    pipe_there(file)
+    os.mkfifo(file.with_name(file.name + ".tmp"))
+
+
+def file_as_folder(file):
+    """The whole `state-dir` is gone, and something else has its name."""
+    rmtree(file.parent)
+    file.parent.write_bytes(b"")
+
+
 HURT = {
     "a weight": set_one("state.value.weights"),
     "the last byte": flip_last,
@@ -111,31 +142,35 @@ def test_no_method_trains_from_a_memory_that_was_changed(method, tmp_path, caplo
     assert len({record.getMessage() for record in caplog.records}) == 1
 
 
-def test_a_folder_in_place_of_the_file_harms_that_client_only_and_is_named(tmp_path):
-    rounds, _ = play(experiment(method="fedavg", rounds=3), tmp_path, folder_there)
-    for entry in rounds[1:]:
-        ((client, reason),) = (drop.values() for drop in entry.dropped)
-        assert (client, entry.clients) == (VICTIM, 2)
-        assert "client-1.safetensors" in reason
+@pytest.mark.parametrize("hurt", [folder_there, pipe_there, pipe_beside, file_as_folder])
+def test_what_cannot_be_read_or_written_costs_a_keyframe_and_no_round(hurt, tmp_path, caplog):
+    """While such a place stays as it is, the client remembers in Flower's state instead."""
+    with caplog.at_level("WARNING", logger="flwr.thinwire"):
+        rounds, asked = play(experiment(method="scaffold", fraction=1.0, rounds=4), tmp_path, hurt)
+    assert [(entry.clients, entry.dropped) for entry in rounds] == [(3, [])] * 4
+    assert asked.count("train") == 5  # twice in round 2, with the keyframe, and in no round after it
+    assert all("state" in record.getMessage() and "\n" not in record.getMessage() for record in caplog.records)
+    assert caplog.records
+
+
+def test_a_file_that_can_be_written_again_is_the_memory_again(tmp_path):
+    """What lay in Flower's state meanwhile is not left there, where it would be older than the file."""
+    memory, held = memory_of(experiment(method="fedavg"), tmp_path)
+    memory.path.mkdir()
+    memory.save(Record(have=1), held)
+    assert memory.load()[0] == Record(have=1)
+    memory.path.rmdir()
+    memory.save(Record(have=2), held)
+    assert memory.load()[0] == Record(have=2)
+    assert not memory.context.state
 
 
 def test_the_state_of_a_model_with_other_shapes_is_as_good_as_lost(tmp_path, caplog):
     """The same run id and client, as after the module of one's own model was edited: only the shapes tell."""
-    from flwr.app import Context, RecordDict
-
-    from thinwire.flower.memory import Memory
-    from thinwire.runtime.assembly import assemble
-    from thinwire.runtime.client import Record
-
-    def memory(made):
-        method = assemble(made).method
-        held = method.receive(method.broadcast(method.init(), None), None, None)
-        return Memory(method, 7, VICTIM, Context(0, 1, {"state-dir": str(tmp_path)}, RecordDict(), {})), held
-
-    ours, held = memory(experiment(method="fedavg"))
+    ours, held = memory_of(experiment(method="fedavg"), tmp_path)
     ours.save(Record(0), held)
     assert ours.load()[0] == Record(0)
-    other, _ = memory(experiment(method="fedavg", data="toyworld:blobs", model="linear"))
+    other, _ = memory_of(experiment(method="fedavg", data="toyworld:blobs", model="linear"), tmp_path)
     with caplog.at_level("WARNING", logger="flwr.thinwire"):
         assert other.load() == (Record(), None)
     assert "digest" in caplog.text

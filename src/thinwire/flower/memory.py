@@ -3,7 +3,7 @@
 It lies in Flower's `context.state`, which lives in the SuperNode's memory and dies with it; or, where the node's
 configuration names a `state-dir`, in a file there, which a SuperNode that is started again finds. A digest seals it: of
 the content, of whose it is, and of the shapes of its model. What rotted, was cut off or changed, or belongs to another
-client or model, is as good as lost.
+client or model, is as good as lost. While the file cannot be written, `context.state` keeps what would be in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
-from thinwire.errors import DecodeError
+from thinwire.errors import DataError, DecodeError
+from thinwire.files import read_plain
 from thinwire.methods import Method
 from thinwire.modelfile import save_bytes
 from thinwire.runtime.client import Record
@@ -52,18 +53,29 @@ class Memory:
                 return Record(), None
             kept = record_like(self._example, data, self._seal)
             return kept.record, Held(kept.version, kept.value, dict(kept.trail))
+        except DataError as error:  # names the file
+            log.warning("%s; asking for a keyframe", error)
         except (DecodeError, OSError, TypeError, ValueError) as error:
             log.warning("%s: %s; asking for a keyframe", self.path or self.name, error)
-            return Record(), None
+        return Record(), None
 
     def save(self, record: Record, held: Held) -> None:
         """Keep both, whole or not at all."""
         data = record_to_bytes(_Kept(record, held.version, held.value, tuple(held.trail.items())), self._seal)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_bytes(data, self.path)
-        else:
+        if not (self.path and self._written(data, self.path)):
             self.context.state[self.name] = ConfigRecord({"memory": data})
+        elif self.name in self.context.state:
+            del self.context.state[self.name]  # older than the file from now on
+
+    def _written(self, data: bytes, path: Path) -> bool:
+        """Whether the file is there; a warning says why not: a full or foreign disk costs the client no round."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_bytes(data, path)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s); kept until the SuperNode ends", path, error.strerror)
+            return False
+        return True
 
     @cached_property
     def _seal(self) -> bytes:
@@ -77,8 +89,8 @@ class Memory:
         return _Kept(Record(), first.version, first.value, ())
 
     def _read(self) -> bytes:
-        if self.path:
-            return self.path.read_bytes() if self.path.exists() else b""
         record = self.context.state.config_records.get(self.name)
+        if record is None and self.path:
+            return read_plain(self.path) if self.path.exists() else b""
         data = record.get("memory") if record else b""
         return data if isinstance(data, bytes) else b""
