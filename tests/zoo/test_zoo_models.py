@@ -7,6 +7,8 @@ from tests.zoo.models import MODELS
 from tests.zoo.table import OPEN, load, right
 from tests.zoo.ways import NAMES, rotation
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")  # a model of the zoo
+
 EXPECTED = load()
 TURNS = [(name, way) for number, name in enumerate(MODELS) for way in rotation(number)]
 SPAWNED = [(name, rotation(number, 1)[0]) for number, name in enumerate(MODELS) if MODELS[name].right == "same"][::3]
