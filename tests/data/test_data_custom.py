@@ -105,9 +105,27 @@ def test_a_function_that_is_not_there_is_refused(own, spec, reason):
     assert caught.value.field == "data"
 
 
+class Unreadable:
+    """Three pairs, one of which is in a file that is not there."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, row):
+        if row == self.row:
+            raise OSError("gone\nfor good")
+        return X[row], Y[row]
+
+
 @pytest.mark.parametrize(("function", "reason"), [
     (lambda: {}["x"], r"own_data:make: must return train and test .*\(KeyError: 'x'\)"),
     (lambda folder: folder, r"when called without arguments \(TypeError: .*argument"),
+    (lambda: sys.exit(0), r"when called without arguments \(SystemExit: 0\)"),
+    (lambda: (Unreadable(0), Unreadable(0)), r"Unreadable, row 0: cannot be read \(OSError: gone for good\)"),
+    (lambda: (Unreadable(2), Unreadable(2)), r"Unreadable, row 2: cannot be read \(OSError: gone for good\)"),
 ])  # fmt: skip
 def test_a_function_that_fails_is_one_line(own, function, reason):
     own.module.make = function

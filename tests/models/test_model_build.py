@@ -27,6 +27,8 @@ def own_module(monkeypatch):
     module.wrong = lambda: "a string"
     module.constant = 3
     module.broken = lambda: 1 / 0
+    module.leaves = lambda: sys.exit(0)
+    module.builtin = dict  # has no signature
     monkeypatch.setitem(sys.modules, "own_models", module)
 
 
@@ -66,6 +68,8 @@ def test_an_unknown_name_lists_what_there_is(spec):
         ("own_models:constant", "must be a function, not int"),
         ("own_models:wrong", "must return a torch.nn.Module, not str"),
         ("own_models:broken", r"a function that makes a model \(ZeroDivisionError: division by zero\)"),
+        ("own_models:leaves", r"a function that makes a model \(SystemExit: 0\)"),
+        ("own_models:builtin", r"a function that makes a model \(TypeError: "),
     ],
 )
 def test_a_bad_function_is_refused_with_the_reason(own_module, spec, reason):
@@ -83,7 +87,9 @@ def model():
 """
 
 
-@pytest.mark.parametrize(("text", "reason"), [("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError: ")])
+@pytest.mark.parametrize(("text", "reason"), [
+    ("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError: "), ("raise SystemExit(0)", "SystemExit: 0"),
+])  # fmt: skip
 def test_a_module_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, text, reason):
     (tmp_path / "cannot_be.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

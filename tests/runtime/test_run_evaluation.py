@@ -9,7 +9,7 @@ import pytest
 from test_run_determinism import FEEDBACK, Stop, killed, same, stop_after, summary
 from toyworld import Spy, World, experiment, lines, model_bytes, run
 
-from thinwire.errors import ConfigError, DataError
+from thinwire.errors import ConfigError, DataError, TrainingError
 from thinwire.frame import Kind
 from thinwire.frame import read as read_frame
 from thinwire.methods import METHODS
@@ -380,6 +380,12 @@ def test_a_client_that_fails_is_named_and_left_out(tmp_path, monkeypatch):
     assert result.rounds[-1].dropped == [{"client": 1, "reason": "evaluation: OSError: disk on fire"}]
     assert [row["client"] for row in rows(tmp_path / "run")] == ["0", "2", "3", "4", "5"]
     assert result.summary["evaluated_clients"] == 5
+
+
+def test_an_answer_that_ends_the_run_ends_it_in_an_evaluation_too():
+    made = world(spy=lambda pool: Spy(pool, lambda answer: Answer(answer.client, "stop", reason="no model")), **HELD)
+    with pytest.raises(TrainingError, match="no model"):
+        evaluate(made)
 
 
 def test_when_no_client_answers_there_is_no_number(tmp_path, monkeypatch):

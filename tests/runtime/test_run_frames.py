@@ -141,6 +141,14 @@ def test_the_last_round_of_every_method_opens(name, tmp_path):
         assert all("not opened" not in row[-1] for row in inspect(path).rows)
 
 
+@pytest.mark.parametrize("name", ["sparsyfed", "dispfl"])
+def test_buffers_beside_a_mask_and_its_weights_are_no_payload_to_open(name, tmp_path):
+    record(tmp_path / "a", name, model={"build": "toyworld:batch_norm"})
+    found = [inspect(path).rows for path in (tmp_path / "a" / FRAMES).glob("round-3-client*.tw")]
+    assert found
+    assert all(row[-1] == "" for rows in found for row in rows if row[0] == "buffers")
+
+
 def test_steps_that_carry_buffers_open(tmp_path):
     record(tmp_path / "a", "fedavg", model={"build": "toyworld:batch_norm"}, downlink={"id": "stc"})
     found = [inspect(path, tmp_path / "a") for path in (tmp_path / "a" / FRAMES).glob("round-3-down*.tw")]

@@ -107,6 +107,34 @@ def unseeded():
     return model
 
 
+class UnseededTable(torch.nn.Module):
+    """Looks its samples up in a table that is drawn anew for every model and is no part of its state."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.out = torch.nn.Linear(FEATURES, CLASSES)
+        table = np.random.default_rng().normal(size=(FEATURES, FEATURES)).astype(np.float32)
+        if keep == "buffer":
+            self.register_buffer("table", torch.from_numpy(table), persistent=False)
+        else:
+            self.table = table if keep == "array" else torch.from_numpy(table)
+
+    def forward(self, x):
+        return self.out(torch.tanh(x @ torch.as_tensor(self.table)))
+
+
+def unseeded_buffer():
+    return UnseededTable("buffer")
+
+
+def unseeded_tensor():
+    return UnseededTable("tensor")
+
+
+def unseeded_array():
+    return UnseededTable("array")
+
+
 def of_pair():
     return OfPair(FEATURES, CLASSES)
 
@@ -129,6 +157,8 @@ def batch_norm():
     ("Outside", "two trainings of one client from the same start differ"), ("of_pair", "an output for each class"),
     ("Late", "model tensor shift of Late = 'made in a forward pass'"), ("nan", "finite logits from the start"),
     ("unseeded", "a function that makes the same values each time"),
+    ("unseeded_buffer", "a function that makes the same values each time, in attributes too"),
+    ("unseeded_tensor", "in attributes too"), ("unseeded_array", "in attributes too"),
     ("swaps", "model tensor weight = 'replaced"), ("renews", "model tensor weight = 'replaced"),
     ("drops_gradients", "model tensor weight = .*its gradient dropped"), ("freezes", "model tensor bias = .*frozen"),
 ])  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from toyworld import CASES_OF_WORKERS, World, experiment, lines, model_bytes, run
 
 from thinwire.data import Dataset, Split
-from thinwire.errors import ConfigError, ThinwireError
+from thinwire.errors import ConfigError, DecodeError, ThinwireError
 from thinwire.machine import VARIABLE
 from thinwire.runtime import pipes, recipe
 from thinwire.runtime import run as runs
@@ -58,6 +58,41 @@ def test_a_worker_that_cannot_take_up_the_model_ends_the_run_with_the_reason(tmp
     assert answer.status == "stop"
     assert "cannot take up the model of the round (DecodeError: frame: " in answer.reason
     assert capfd.readouterr().err == ""
+
+
+def test_what_cannot_take_up_the_model_reads_no_frame_by_the_round_before():
+    world = World("fedpm")
+    world.play()
+    assert world.side.mirror is not None
+    with pytest.raises(DecodeError):
+        world.side.sync(b"no frame")
+    assert world.side.mirror is None
+
+
+DRAWS = """
+import torch
+from torch import nn
+scale = torch.rand(3)
+
+def model():
+    return nn.Linear(6, 3)
+"""
+
+
+@pytest.mark.skipif("spawn" not in get_all_start_methods(), reason="starts no process anew")
+def test_a_worker_has_the_weights_of_the_run_where_its_module_draws_on_import(tmp_path, monkeypatch):
+    (tmp_path / "draws_on_import.py").write_text(DRAWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(VARIABLE, "spawn")
+    made = assemble(experiment("fedavg", model={"build": "draws_on_import:model"}))
+    start_frame = made.method.broadcast(made.method.init(), None)
+    answers = []
+    for pool in (open_pool(made, 1), open_pool(made, 2)):
+        with closing(pool):
+            pool.begin(start_frame, [start_frame])
+            answers.append([(found.status, found.frame) for found in pool.answers([Task(0, 0, 0, Record)])])
+    assert answers[0] == answers[1]
+    assert answers[0][0][0] == "done"
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def custom_dataset(spec: str) -> Dataset:
         result = _function(spec)()
     except ThinwireError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise DataError(f"{spec}: must return train and test when called without arguments ({line(error)})") from error
     where = f"{spec} (train)", f"{spec} (test)"
     if isinstance(result, Dataset):
@@ -48,7 +48,7 @@ def custom_dataset(spec: str) -> Dataset:
 def _function(spec: str) -> Callable[[], Any]:
     try:
         function = resolve_name(spec)
-    except Exception as error:  # whatever the user's own module raises
+    except (Exception, SystemExit) as error:  # whatever the user's own module raises
         raise ConfigError("data", spec, f"cannot be imported: {line(error)}") from error
     if not callable(function):
         raise ConfigError("data", spec, f"must be a function, not {type(function).__name__}")
@@ -70,7 +70,7 @@ def _pair(part: Any, where: str) -> Split:
         return part
     if isinstance(part, tuple | list | dict | np.ndarray) or not _holds_pairs(part):
         raise DataError(f"{where}: must be (x, y) or a data set of such pairs, not {_described(part)}{_instead(part)}")
-    items = [_item(part[row], f"{where}, {type(part).__name__}, row {row}") for row in range(len(part))]
+    items = [_item(_row(part, row, where), f"{where}, {type(part).__name__}, row {row}") for row in range(len(part))]
     try:
         return Split(np.stack([x for x, _ in items]), np.stack([y for _, y in items])) if items else Split(*_NOTHING)
     except ValueError as error:
@@ -88,6 +88,8 @@ def _holds_pairs(part: Any) -> bool:
         return len(part) == 0 or isinstance(part[0], tuple | list)
     except (KeyError, IndexError, TypeError):  # items by another key, as those of a table of pandas
         return False
+    except Exception:  # whatever the user's own code raises: reading the row tells
+        return True
 
 
 def _instead(part: Any) -> str:
@@ -95,6 +97,14 @@ def _instead(part: Any) -> str:
     if hasattr(part, "to_numpy"):
         return ": return (table[columns].to_numpy(), table[label].to_numpy())"
     return ": return its .dataset" if hasattr(part, "batch_sampler") else ""
+
+
+def _row(part: Any, row: int, where: str) -> Any:
+    """An item of a data set of the user's own; DataError says which one cannot be read."""
+    try:
+        return part[row]
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(f"{where}, {type(part).__name__}, row {row}: cannot be read ({line(error)})") from error
 
 
 def _item(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:

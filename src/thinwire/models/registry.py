@@ -57,7 +57,7 @@ def builder(spec: str, shape: tuple[int, ...], classes: int) -> Callable[[], nn.
             model = function(*arguments)
         except ThinwireError:
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
             raise ConfigError("model", spec, f"a function that makes a model ({line(error)})") from error
         if not isinstance(model, nn.Module):
             raise ConfigError("model", spec, f"must return a torch.nn.Module, not {type(model).__name__}")
@@ -96,7 +96,10 @@ def check(spec: str, model: nn.Module, x: np.ndarray, y: np.ndarray, classes: in
 
 def _arguments(spec: str, function: Callable[..., object], both: tuple[object, ...]) -> tuple[object, ...]:
     """What a function is called with: shape and classes where it takes them, else nothing."""
-    taken = signature(function)
+    try:
+        taken = signature(function)
+    except (TypeError, ValueError):  # of a function that is not written in Python: calling it tells
+        return both
     for arguments in (both, ()) if taken.parameters else ((),):
         try:
             taken.bind(*arguments)
@@ -112,7 +115,7 @@ def _resolve(spec: str) -> Callable[..., object]:
         raise ConfigError("model", spec, one_of(spec, MODELS, ", or module:function"))
     try:
         function = resolve_name(spec)
-    except Exception as error:  # whatever the user's own module raises
+    except (Exception, SystemExit) as error:  # whatever the user's own module raises
         raise ConfigError("model", spec, f"cannot be imported: {line(error)}") from error
     if not callable(function):
         raise ConfigError("model", spec, f"must be a function, not {type(function).__name__}")

@@ -94,8 +94,11 @@ class Clients:
     def sync(self, broadcast: bytes) -> None:
         """Bring what the process holds to the current version: decodes the round's step once for all its clients."""
         have = self.replica.version if self.replica else None
+        self.received, self.mirror = (
+            {},
+            None,
+        )  # also where the broadcast cannot be decoded: they are of the round before
         self.replica = self.method.receive(broadcast, self.replica, have)
-        self.received = {}
         self.mirror = self.method.mirror(self.replica) if self.method.mirror else None
 
     def receive(self, broadcast: bytes, have: int | None) -> Held:

@@ -16,7 +16,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from thinwire.errors import DataError, DecodeError, shown
+from thinwire.errors import DataError, DecodeError, TrainingError, shown
 from thinwire.modelfile import save_bytes, sync_folder
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
@@ -55,12 +55,14 @@ class Evaluation:
     ) -> dict[int, int | None]:
         """Send to clients by the version that each holds, note what comes back. -> who asks for a keyframe.
 
-        again: those that have asked for one before.
+        again: those that have asked for one before. TrainingError when a client's answer ends the run.
         """
         sending = simulation.send(progress, asked, EVALUATE)
         self.crossings.sent(sending.sizes)
         asking: dict[int, int | None] = {}
         for answer in sending.answers:
+            if answer.status == "stop":
+                raise TrainingError(answer.reason)
             self.crossings.received(answer.client, len(answer.frame))
             try:
                 if answer.status == "keyframe" and answer.client not in again:

@@ -1,18 +1,18 @@
 """Faults of a simulated run: what gets lost or broken on the way, and clients that send what they should not.
 
-On the way, drawn for every answer from (seed, try, client, "faults"), a try being a cohort that was asked, which is a
-round unless one was repeated or skipped. Of several faults, the first one happens:
+What happens to an answer on the way is drawn from (seed, try, client, "faults"). A try is one asking of a cohort: a
+round has several if it is repeated. If the draw gives several faults, only the first in this order happens:
 
-drop: no answer comes. delay, deadline: it comes after Exp(delay) seconds, too late if those are more than the
-deadline's; simulated, never slept. mutate: bits flipped, bytes changed or the end cut off. replay: the frame that the
-server last accepted from the client comes in place of the new one; the new one, if there is none. wrong_layout: the
-frame says that it is of another model, its checksum is right.
+drop: the answer is lost. delay, deadline: it takes Exp(delay) seconds, and is lost if that is longer than the deadline;
+nobody waits, the time is only calculated. mutate: bits are flipped, bytes are changed, or the end is cut off. replay:
+the server gets the frame that it last accepted from this client, or the new frame if there is no older one.
+wrong_layout: the frame names another model, and its checksum is right.
 
-Malicious clients, fractions of all clients, drawn once from (seed, "faults"), no client twice: they train as they
-should, and encode something else with their method's own codec. sign_flip: −Δ. scale: scale_by · Δ, the
-opposite where scale_by is below 0. nan: NaN everywhere; where a codec refuses to encode it, the client fails. Of a mask
-m, sign_flip sends 1 − m and scale all ones; its codec refuses NaN. SSFL's saliencies stay honest. What a malicious
-client remembers is what an honest one would: it trains twice.
+Malicious clients are given fractions of all clients, drawn once from (seed, "faults"); each does one thing. They train
+as they should, but encode something else with the method's own codec. sign_flip: −Δ. scale: scale_by · Δ, which is
+the opposite if scale_by is below 0. nan: NaN everywhere; if the codec refuses NaN, the client fails. If the update is a
+mask m, sign_flip sends 1 − m, scale sends all ones, and the codec refuses NaN. SSFL's saliencies stay honest. A
+malicious client trains twice, so that it keeps the state that an honest one would.
 """
 
 from __future__ import annotations

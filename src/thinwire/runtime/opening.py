@@ -48,7 +48,8 @@ def payload_parts(data: bytes, run: Path) -> dict[int, Opened]:
         payloads = [number for number, (sort, _) in enumerate(frame.sections) if sort in PAYLOADS]
         found = SEVERAL if payloads[1:] else _alone(frame, data, method, folder, assembly.clients)
         opened = dict.fromkeys(payloads, found)
-    return {number: _fitting(frame.sections[number][1], found) for number, found in opened.items()}
+    sections = {number: data for number, (sort, data) in enumerate(frame.sections) if sort in PAYLOADS}
+    return {number: _fitting(sections[number], found) for number, found in opened.items() if number in sections}
 
 
 def _fitting(payload: bytes, found: Opened) -> Opened:

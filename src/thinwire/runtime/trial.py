@@ -1,17 +1,21 @@
 """A trial before the first round: whatever a model of somebody's own cannot do is said then, in one line.
 
 Two clients train on a few samples, the first three times: equal frames show that nothing in the model outlives a
-client. Then everything that a run does at its end is done to the untrained model: score it, ship it, read it back.
+client. Then everything that a run does at its end is done to the untrained model: score it, ship it, read it back. Two
+models that the file was read into must score alike: equal weights in different models would show here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from torch import nn
 
 from thinwire import modelfile
 from thinwire.errors import ConfigError, ThinwireError, TrainingError, line
 from thinwire.methods import Data
-from thinwire.purity import restored
+from thinwire.purity import drawing, restored
 from thinwire.runtime.assembly import Assembly
 from thinwire.runtime.state import arrays_to_bytes
 from thinwire.tensors import digest
@@ -26,10 +30,10 @@ def try_out(assembly: Assembly) -> None:
     source = assembly.experiment.model.source
     try:
         with restored(assembly.device):
-            _build(assembly)
+            models = _build(assembly)
             _score(assembly)
             _train(assembly)
-            _ship(assembly)
+            _ship(assembly, models)
     except TrainingError:
         return  # of a loss that is not finite the run's own first round tells
     except ThinwireError:
@@ -39,13 +43,22 @@ def try_out(assembly: Assembly) -> None:
         raise ConfigError("model", source, f"{allowed} ({line(error)})") from error
 
 
-def _build(assembly: Assembly) -> None:
-    """ConfigError unless the model's function makes the same values each time."""
-    if digest(assembly.fresh()) != digest(assembly.fresh()):
+def _build(assembly: Assembly) -> list[nn.Module]:
+    """Two fresh models; ConfigError unless the model's function makes the same values each time."""
+    models = [assembly.fresh() for _ in range(2)]
+    _check_alike(assembly, [digest(model) for model in models])
+    return models
+
+
+def _check_alike(assembly: Assembly, found: Sequence[object]) -> None:
+    """ConfigError unless what was found of two fresh models is the same."""
+    first, second = found
+    if first != second:
         allowed = (
-            "a function that makes the same values each time: drawn from torch's, numpy's or Python's global generators"
+            "a function that makes the same values each time, in attributes too: drawn from torch's, numpy's or "
+            "Python's global generators, which the run seeds"
         )
-        raise ConfigError("model", assembly.experiment.model.source, f"{allowed}, which the run seeds")
+        raise ConfigError("model", assembly.experiment.model.source, allowed)
 
 
 def _train(assembly: Assembly) -> None:
@@ -82,9 +95,15 @@ def _score(assembly: Assembly) -> None:
         raise ConfigError("model", assembly.experiment.model.source, allowed)
 
 
-def _ship(assembly: Assembly) -> None:
-    """Ship the untrained model, read it back and score it."""
+def _ship(assembly: Assembly, models: Sequence[nn.Module]) -> None:
+    """Ship the untrained model, read it back into fresh ones and score them.
+
+    ConfigError when they differ: in what the file does not hold, attributes or buffers that are not persistent.
+    """
     method, test = assembly.method, assembly.dataset.test
-    shipped = method.ship(method.init(), assembly.description)
-    loaded = modelfile.read(shipped, assembly.fresh())
-    evaluate(loaded, test.x[:SAMPLES], test.y[:SAMPLES])
+    shipped, scores = method.ship(method.init(), assembly.description), []
+    for model in models:
+        with drawing(assembly.experiment.seed):
+            loaded = modelfile.read(shipped, model)
+            scores.append(str(evaluate(loaded, test.x[:SAMPLES], test.y[:SAMPLES])))  # NaN is equal to NaN
+    _check_alike(assembly, scores)
