@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib import import_module
 from multiprocessing import active_children, get_all_start_methods
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def test_a_worker_has_the_weights_of_the_run_where_its_module_draws_on_import(tm
     (tmp_path / "draws_on_import.py").write_text(DRAWS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(VARIABLE, "spawn")
+    import_module("draws_on_import")  # here before the run, there by the run
     made = assemble(experiment("fedavg", model={"build": "draws_on_import:model"}))
     start_frame = made.method.broadcast(made.method.init(), None)
     answers = []
