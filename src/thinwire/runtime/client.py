@@ -94,10 +94,8 @@ class Clients:
     def sync(self, broadcast: bytes) -> None:
         """Bring what the process holds to the current version: decodes the round's step once for all its clients."""
         have = self.replica.version if self.replica else None
-        self.received, self.mirror = (
-            {},
-            None,
-        )  # also where the broadcast cannot be decoded: they are of the round before
+        # those of the round before must not stay where the broadcast cannot be decoded
+        self.received, self.mirror = {}, None
         self.replica = self.method.receive(broadcast, self.replica, have)
         self.mirror = self.method.mirror(self.replica) if self.method.mirror else None
 
