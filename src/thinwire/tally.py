@@ -87,7 +87,7 @@ class TallyWire:
         return replace(old, total=total, ones=self._counts(reader.rest(), total, Context(self.layout, old.shared)))
 
     def _counts(self, payload: bytes, total: int, context: Context) -> np.ndarray:
-        ones = self.votes.decode(payload, context)
+        ones = self.votes.decode(payload, replace(context, most=total))
         if ones.max(initial=0) > total:
             raise DecodeError(f"tally: a count of {ones.max()} of {total} masks")
         return ones

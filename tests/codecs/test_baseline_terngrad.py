@@ -71,7 +71,7 @@ def test_size_is_the_entropy_of_the_labels():
 
 def test_labels_above_two_are_refused():
     payload = np.float32(1).tobytes() + Votes().encode(np.array([0, 3], np.uint32), flat(2))
-    with pytest.raises(DecodeError, match="label 3"):
+    with pytest.raises(DecodeError, match="3 is above 2"):
         TernGrad().decode(payload, flat(2))
     check_bad_scales(TernGrad(), flat(3))
 

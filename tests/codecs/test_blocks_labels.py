@@ -114,7 +114,7 @@ def test_deep_codes_are_cut_off(symbols):
 def test_a_code_of_31_bits_is_read():
     lengths = [*range(1, LONGEST + 1), LONGEST]
     words = ["1" * (length - 1) + "0" for length in lengths[:-1]] + ["1" * LONGEST]
-    x = [0, 31, 30, 5, 31, 1, 0]
+    x = [0, 31, 30, 5, 31, 1, *[0] * 30]
     text = "".join(words[label] for label in x)
     code = np.packbits([int(bit) for bit in text], bitorder="little").tobytes()
     payload = varint.write([len(lengths)]) + bytes(lengths) + code
@@ -140,7 +140,8 @@ def test_a_code_of_31_bits_is_read():
         ([1, 2, 3], b"\0", 3, "no prefix code"),
         ([255, 1], b"\0", 3, "no prefix code"),
         ([1, 1], b"", 3, "huffman"),
-        ([1, 1], b"\0\0", 3, "do not hold 3 labels"),
+        ([1, 1], b"\0\0", 3, "more than a fixed width takes for 2 labels"),
+        ([1, 2, 2], b"\0\0", 8, "do not hold 8 labels"),
         ([1, 1], b"\x08", 3, "do not hold 3 labels"),  # a spare bit
         ([1, 2, 2], b"\xff", 9, "huffman"),
     ],

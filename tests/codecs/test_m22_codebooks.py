@@ -260,7 +260,7 @@ def test_labels_beyond_the_levels_are_refused():
     labels, reader = unpack(payload, Votes(), context, 5)
     assert labels.tolist() == [0, 1, 2, 3, 4]
     assert reader.rest() == b"abc"
-    with pytest.raises(DecodeError, match="labels: 4, below 4 expected"):
+    with pytest.raises(DecodeError, match="4 is above 3"):
         unpack(payload, Votes(), context, 4)
     with pytest.raises(DecodeError, match="bytes left"):
         unpack(varint.write([200]) + payload[1:], Votes(), context, 5)

@@ -205,7 +205,7 @@ def test_hostile_payloads():
 @pytest.mark.parametrize(
     ("labels", "centroids", "reason"),
     [
-        ([0, 3], [1, 2], "below 3 expected"),
+        ([0, 3], [1, 2], "3 is above 2"),
         ([0, 2], [1], "bytes left"),
         ([0, 2], [1, 2, 3], "left over"),
         ([0, 2], [1, np.nan], "NaN or infinite"),

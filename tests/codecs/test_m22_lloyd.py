@@ -347,7 +347,7 @@ def test_changed_payloads_are_refused_or_give_the_right_size(codec):
 @pytest.mark.parametrize(
     ("labels", "book", "reason"),
     [
-        ([0, 4], b"\0" * 6, "below 4 expected"),
+        ([0, 4], b"\0" * 6, "above 3"),
         ([0, 3], b"\0" * 3, "bytes left"),
         ([0, 3], b"\0" * 6, "left over"),
         ([0, 2], b"\0" * 4, "bytes left"),

@@ -56,7 +56,7 @@ def test_outer_products_and_levels_on_top_of_them():
     payload = Thin(nmse=0.01).encode(x, context)
     ((mode, _, rank, planes),), values = reference.decode(payload, [(40, 50)], None)
     assert (mode, len(planes)) == (reference.BOTH, 3)
-    assert np.array_equal(values, Thin().decode(payload, context))
+    assert np.array_equal(values, Thin(nmse=0.01).decode(payload, context))
     k = int.from_bytes(payload[1:3], "little", signed=True)
     assert reference.encode([(mode, 0, rank, planes)], [(40, 50)], None, payload[0] & 3, k) == payload
 
@@ -66,7 +66,7 @@ def test_large_levels_take_the_escape():
     x[:6], x[40] = [1e-6, 2e-6, -3e-6, 1, -20, 5], 1000
     context = Context(LAYOUT)
     payload = Thin(nmse=1e-12).encode(x, context)
-    back = Thin().decode(payload, context)
+    back = Thin(nmse=1e-12).decode(payload, context)
     assert nmse(x, back) < 1e-9
     assert np.array_equal(reference.decode(payload, SHAPES.values(), None)[1], back)
 
@@ -87,8 +87,9 @@ def test_tables_are_those_of_the_formula():
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_the_error_is_met(target, speed):
     x, _ = an_update()
-    got = Thin(nmse=target, speed=speed).encoded(x, Context(LAYOUT))
-    back = Thin().decode(got.payload, Context(LAYOUT))
+    codec = Thin(nmse=target, speed=speed)
+    got = codec.encoded(x, Context(LAYOUT))
+    back = codec.decode(got.payload, Context(LAYOUT))
     assert nmse(x, back) == pytest.approx(got.nmse, rel=1e-4)
     assert got.reached
     assert 0.94 * target <= nmse(x, back) <= target
@@ -147,8 +148,9 @@ one_magnitude = pytest.mark.parametrize("x", ONE_MAGNITUDE.values(), ids=list(ON
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_the_finer_side_of_a_gap_meets_an_error(x, speed):
     for target in (0.9, 0.2, 0.05, 0.01, 1e-4):
-        got = Thin(nmse=target, speed=speed).encoded(x, Context(SMALL))
-        assert nmse(x, Thin().decode(got.payload, Context(SMALL))) <= target
+        codec = Thin(nmse=target, speed=speed)
+        got = codec.encoded(x, Context(SMALL))
+        assert nmse(x, codec.decode(got.payload, Context(SMALL))) <= target
         assert got.reached
         assert target < 0.01 or len(got.payload) < x.size / 8 + 40, "a sign an entry is enough"
 
@@ -156,8 +158,9 @@ def test_the_finer_side_of_a_gap_meets_an_error(x, speed):
 @one_magnitude
 def test_a_size_in_a_gap_is_used(x):
     for wanted in (12, 25, 40, 80):
-        got = Thin(bytes=wanted).encoded(x, Context(SMALL))
-        left = nmse(x, Thin().decode(got.payload, Context(SMALL)))
+        codec = Thin(bytes=wanted)
+        got = codec.encoded(x, Context(SMALL))
+        left = nmse(x, codec.decode(got.payload, Context(SMALL)))
         assert got.reached
         assert 0.75 * wanted < len(got.payload) <= wanted or (left < 1e-3 and len(got.payload) <= wanted)
 
@@ -191,8 +194,9 @@ def test_two_hundred_targets():
             "bits": float(np.exp(draw.uniform(np.log(0.1), np.log(4)))),
             "bytes": int(np.exp(draw.uniform(np.log(400), np.log(x.size)))),
         }[kind]
-        got = Thin(**{kind: value}).encoded(x, context)
-        back = Thin().decode(got.payload, context)
+        codec = Thin(**{kind: value})
+        got = codec.encoded(x, context)
+        back = codec.decode(got.payload, context)
         reached = {"nmse": nmse(x, back), "bits": 8 * len(got.payload) / x.size, "bytes": len(got.payload)}[kind]
         assert got.got == pytest.approx(reached, rel=1e-6), (seed, kind, value)
         assert reached <= value, (seed, kind, value, reached)
@@ -265,7 +269,7 @@ def test_another_length_or_effort_is_refused():
             Thin().decode(wrong, Context(LAYOUT))
     lossless = Thin(lossless=True).encode(x, Context(LAYOUT))
     with pytest.raises(DecodeError, match="step"):
-        Thin().decode(lossless[:1] + b"\5\0" + lossless[3:], Context(LAYOUT))
+        Thin(lossless=True).decode(lossless[:1] + b"\5\0" + lossless[3:], Context(LAYOUT))
 
 
 def test_values_beyond_float32_are_refused_or_clipped():

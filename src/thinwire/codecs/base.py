@@ -16,12 +16,18 @@ class Context:
     """What both ends already know.
 
     layout: names, shapes, roles and offsets of the flat vector. shared: (n,) an array both ends hold bit for bit.
-    seed: shared randomness, a function of (run seed, round, client, purpose).
+    seed: shared randomness, a function of (run seed, round, client, purpose). most: the largest of the whole numbers,
+    or how many ones a mask has at most; a decoder refuses more before it spends time on them.
     """
 
     layout: Layout
     shared: np.ndarray | None = None
     seed: int = 0
+    most: int | None = None
+
+    def bound(self, least: int) -> int:
+        """The lower of `most`, where it is known, and another upper bound."""
+        return least if self.most is None else min(self.most, least)
 
 
 CARRIED = {"float32": "updates", "uint8": "masks", "uint32": "counts"}  # unless a codec says otherwise

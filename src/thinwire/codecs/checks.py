@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from thinwire.codecs import trace
+from thinwire.codecs.base import Codec, Context
 from thinwire.errors import ConfigError, DecodeError
 from thinwire.layout import Layout
 
@@ -32,6 +33,14 @@ def take_scales(payload: bytes, count: int, codec: str, name: str = "scales") ->
         raise DecodeError(f"{codec}: a scale is negative, NaN or infinite")
     trace.cut(name, 4 * count)
     return scales, payload[4 * count :]
+
+
+def take_labels(labels: Codec, coded: bytes, context: Context, most: int, codec: str) -> np.ndarray:
+    """(n,) uint32 labels, none above `most`; DecodeError before they are decoded, where their coder looks for it."""
+    found: np.ndarray = trace.nested("labels", labels, coded, Context(context.layout, most=most))
+    if (largest := int(found.max(initial=0))) > most:
+        raise DecodeError(f"{codec}: a label {largest}, at most {most} expected")
+    return found
 
 
 def unpack_bits(packed: bytes, count: int, codec: str, name: str = "bits") -> np.ndarray:

@@ -26,7 +26,7 @@ from scipy.special import gammainc, gammaincc, gammainccinv, gammaln  # type: ig
 
 from thinwire.codecs import trace, varint
 from thinwire.codecs.base import Codec, Context
-from thinwire.codecs.checks import take_scales
+from thinwire.codecs.checks import take_labels, take_scales
 from thinwire.errors import DecodeError
 
 FAMILIES = ("gennorm", "weibull")
@@ -149,10 +149,7 @@ def pack(labels: np.ndarray, codec: Codec, context: Context, books: list[bytes])
 def unpack(payload: bytes, codec: Codec, context: Context, levels: int) -> tuple[np.ndarray, varint.Reader]:
     """Labels (n,) uint32 and what reads the books; DecodeError when the labels do not fit or are not below `levels`."""
     reader = varint.Reader(payload)
-    labels = trace.nested("labels", codec, reader.sized(), Context(context.layout))
-    if (largest := int(labels.max(initial=0))) >= levels:
-        raise DecodeError(f"labels: {largest}, below {levels} expected")
-    return labels, reader
+    return take_labels(codec, reader.sized(), context, levels - 1, "labels"), reader
 
 
 def write_book(centres: np.ndarray) -> bytes:

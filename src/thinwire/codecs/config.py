@@ -29,14 +29,38 @@ def _plain(value: Any, default: Any = None) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+MOST_NESTED = 64  # codecs in one configuration
+
+
 def from_config(
     config: Mapping[str, Any], classes: Mapping[str, type[Codec]], dtype: str = "", others: Sequence[str] = ()
 ) -> Codec:
     """The codec that a configuration describes; ConfigError names an unknown id, an unknown field or a wrong type.
 
+    Also for more than MOST_NESTED codecs: each takes its turn at the whole payload.
     dtype: of the arrays that the codec is for, where it is known: what an unknown id may be is then named by it.
     others: keys that may stand beside the codec's fields.
     """
+    _check_nesting(config)
+    return _built(config, classes, dtype, others)
+
+
+def _check_nesting(config: Mapping[str, Any]) -> None:
+    level: list[Any] = [config]
+    number = 0
+    for _ in range(2 * MOST_NESTED):  # a list may stand between two codecs
+        number += sum(isinstance(part, Mapping) for part in level)
+        inner = [part.values() if isinstance(part, Mapping) else part for part in level]
+        level = [part for parts in inner for part in parts if isinstance(part, Mapping | list | tuple)]
+        if number > MOST_NESTED or not level:
+            break
+    if number > MOST_NESTED or level:
+        raise ConfigError("codec", f"more than {MOST_NESTED} in one another", f"at most {MOST_NESTED}")
+
+
+def _built(
+    config: Mapping[str, Any], classes: Mapping[str, type[Codec]], dtype: str = "", others: Sequence[str] = ()
+) -> Codec:
     name = str(config.get("id"))
     if name not in classes:
         fitting = sorted(key for key, kind in classes.items() if not dtype or carries(kind) == CARRIED[dtype])
@@ -56,7 +80,7 @@ def _dtype(field: Field[Any]) -> str:
 def _nested(value: Any, classes: Mapping[str, type[Codec]], dtype: str) -> Any:
     """A field's value with the codecs in it built."""
     if isinstance(value, Mapping):
-        return from_config(value, classes, dtype)
+        return _built(value, classes, dtype)
     return [_nested(item, classes, dtype) for item in value] if isinstance(value, list | tuple) else value
 
 

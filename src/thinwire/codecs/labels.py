@@ -53,7 +53,7 @@ class Huffman:
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32; DecodeError unless the lengths are a full prefix code and the bits are just enough."""
         reader, size = varint.Reader(payload), context.layout.size
-        lengths = np.frombuffer(reader.take(reader.next(most=SYMBOLS)), dtype=np.uint8)
+        lengths = np.frombuffer(reader.take(reader.next(most=context.bound(self.most) + 1)), dtype=np.uint8)
         present, code = _in_order(lengths), reader.rest()
         trace.cut("header", len(payload) - lengths.size - len(code))
         trace.cut("code lengths", lengths.size)
@@ -67,6 +67,8 @@ class Huffman:
             if bool(size) != bool(present) or code:
                 raise DecodeError("huffman: one label or none, but bits follow or entries are missing")
             return np.full(size, present[0][1] if present else 0, dtype=np.uint32)
+        if 8 * len(code) > size * (len(present) - 1).bit_length() + 7:
+            raise DecodeError(f"huffman: {len(code)} bytes, more than a fixed width takes for {len(present)} labels")
         return _decode(code, present, size)
 
 
@@ -133,7 +135,7 @@ class Raw:
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32."""
         reader = varint.Reader(payload)
-        largest = reader.next(most=SYMBOLS - 1)
+        largest = reader.next(most=context.bound(self.most))
         trace.cut("header", reader.position)
         trace.cut("labels", len(payload) - reader.position)
         labels = bits.unpack(reader.rest(), largest.bit_length(), context.layout.size)
@@ -171,7 +173,7 @@ class Members:
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32; DecodeError when an entry has two labels, or another label should be the largest or silent."""
         reader, bare = varint.Reader(payload), Context(context.layout)
-        largest = reader.next(most=SYMBOLS - 1)
+        largest = reader.next(most=context.bound(self.most))
         silent = reader.next(most=largest)
         trace.cut("header", reader.position)
         labels, taken = np.full(context.layout.size, silent, dtype=np.uint32), np.zeros(context.layout.size, dtype=bool)

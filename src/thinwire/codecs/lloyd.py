@@ -16,6 +16,7 @@ from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, one_of
 
 MOST = 64.0
+MOST_ROUNDS = 1000  # of a schedule
 TRIED = (0.0, 1.0, 2.0, 4.0, 6.0)
 
 Schedule = tuple[tuple[int, float], ...]
@@ -204,10 +205,12 @@ def _one_form(magnitude: object) -> float | str | Schedule:
     if isinstance(magnitude, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in magnitude):
         rounds, constants = [n for n, _ in magnitude], [m for _, m in magnitude if isinstance(m, int | float)]
         ascending = all(type(n) is int for n in rounds) and rounds == sorted(set(rounds)) and rounds[:1] == [0]
-        if ascending and len(constants) == len(rounds):
+        if ascending and len(constants) == len(rounds) <= MOST_ROUNDS:
             return tuple((n, float(_one_form(m))) for n, m in zip(rounds, constants, strict=True))  # type: ignore[arg-type]
     raise ConfigError(
-        "lloyd.magnitude", magnitude, f'0 to {MOST:g}, "auto", or ((0, M), (round, M), …), rounds ascending'
+        "lloyd.magnitude",
+        magnitude,
+        f'0 to {MOST:g}, "auto", or ((0, M), (round, M), …), rounds ascending, at most {MOST_ROUNDS}',
     )
 
 

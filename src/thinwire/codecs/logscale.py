@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context, checked
-from thinwire.codecs.checks import finite, take_scales
+from thinwire.codecs.checks import finite, take_labels, take_scales
 from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
 from thinwire.errors import ConfigError, DecodeError
@@ -79,11 +78,9 @@ class LogScale:
         """(n,) float32, none negative."""
         scales, coded = take_scales(payload, 4, self.id, "range")
         low, high = (int(end) for end in (scales[:2].view(np.uint32) & _MAGNITUDE))
-        labels = trace.nested("labels", self.labels, coded, Context(context.layout))
+        labels = take_labels(self.labels, coded, context, self._steps + 2, self.id)
         if low > high or (low == 0) != (high == 0):
             raise DecodeError(f"{self.id}: a range from {scales[0]} to {scales[1]}")
-        if (largest := labels.max(initial=0)) > self._steps + 2:
-            raise DecodeError(f"{self.id}: a label {largest}, at most {self._steps + 2} expected")
         steps = np.arange(self._steps + 1, dtype=np.int64)
         logs = low + (2 * steps * (high - low) + self._steps) // (2 * self._steps)
         levels = logs.astype(np.uint32).view(np.float32)

@@ -61,6 +61,8 @@ class Mask:
         header = reader.position
         sizes = gather(fold, np.bincount(keys.index, minlength=keys.number)[:, None])[:, 0]
         ones = np.array([reader.next(most=int(size)) if size else 0 for size in sizes], dtype=np.int64)
+        if ones.sum() > context.bound(context.layout.size):
+            raise DecodeError(f"mask: {ones.sum()} ones, at most {context.most} expected")
         trace.cut("header", header)
         trace.cut("ones per class", reader.position - header)
         trace.cut("bits", len(payload) - reader.position)

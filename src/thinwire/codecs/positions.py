@@ -57,7 +57,7 @@ class Fixed:
     def places(self, payload: bytes, context: Context) -> np.ndarray:
         """The ones' positions.  # (m,) int64, ascending"""
         reader, size = varint.Reader(payload), context.layout.size
-        count = reader.next(most=size)
+        count = reader.next(most=context.bound(size))
         trace.cut("header", reader.position)
         trace.cut("addresses", len(payload) - reader.position)
         places = bits.unpack(reader.rest(), _width(context), count).astype(np.int64)
@@ -110,7 +110,7 @@ class Gaps:
     def places(self, payload: bytes, context: Context) -> np.ndarray:
         """The ones' positions.  # (m,) int64, ascending"""
         reader, size = varint.Reader(payload), context.layout.size
-        count = reader.next(most=size)
+        count = reader.next(most=context.bound(size))
         b = reader.next(most=bits.MOST_LOW_BITS) if count else 0
         trace.cut("header", reader.position)
         trace.cut("gaps", len(payload) - reader.position)

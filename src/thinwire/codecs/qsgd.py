@@ -8,13 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from thinwire import rng
-from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context, checked
-from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.checks import finite, runs, take_labels, take_scales
 from thinwire.codecs.config import require
 from thinwire.codecs.kernels import njit
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 
 MAX_LEVELS = 2**20
@@ -89,9 +88,7 @@ class QSGD:
         """Norm times signed level over s for every entry."""
         edges = self._edges(context.layout)
         norms, coded = take_scales(payload, edges.size - 1, self.id, "norms")
-        labels = trace.nested("labels", self.labels, coded, Context(context.layout)).astype(np.int64)
-        if (largest := labels.max(initial=0)) > 2 * self.levels:
-            raise DecodeError(f"{self.id}: a label {largest}, at most {2 * self.levels} expected")
+        labels = take_labels(self.labels, coded, context, 2 * self.levels, self.id).astype(np.int64)
         signed = np.where(labels & 1, -(labels + 1), labels) // 2  # 0, −1, 1, −2, 2, …
         return np.repeat(norms, np.diff(edges)) * (signed.astype(np.float32) / np.float32(self.levels))
 

@@ -8,12 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from thinwire import rng
-from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context, checked
-from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.checks import finite, runs, take_labels, take_scales
 from thinwire.codecs.config import require
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError, DecodeError
+from thinwire.errors import ConfigError
 
 _SMALL, _LIFT = np.float32(2.0**-60), np.float32(2.0**64)
 
@@ -65,9 +64,7 @@ class TernGrad:
         """s, 0 or −s for every entry."""
         _, sizes = runs(context.layout)
         scales, coded = take_scales(payload, sizes.size, self.id)
-        labels = trace.nested("labels", self.labels, coded, Context(context.layout))
-        if (largest := labels.max(initial=0)) > 2:
-            raise DecodeError(f"{self.id}: a label {largest}, at most 2 expected")
+        labels = take_labels(self.labels, coded, context, 2, self.id)
         return np.array([0, 1, -1], dtype=np.float32)[labels] * np.repeat(scales, sizes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -62,11 +62,12 @@ class TopK:
 
     def entries(self, payload: bytes, context: Context) -> Entries:
         """What was kept."""
-        reader = varint.Reader(payload)
-        mask = trace.nested("positions", self.positions, reader.sized(), _positions_context(context))
-        for span, size in groups(context.layout, self.scope):
-            marked, kept = int(mask[span].sum(dtype=np.int64)), how_many(self.keep, size)
-            if marked > kept:
+        reader, spans = varint.Reader(payload), groups(context.layout, self.scope)
+        most = [how_many(self.keep, size) for _, size in spans]
+        known = replace(_positions_context(context), most=sum(most))
+        mask = trace.nested("positions", self.positions, reader.sized(), known)
+        for (span, size), kept in zip(spans, most, strict=True):
+            if (marked := int(mask[span].sum(dtype=np.int64))) > kept:
                 raise DecodeError(f"topk: {marked} entries of {size} are marked, at most {kept} are kept")
         values = trace.nested("values", self.values, reader.rest(), _values_context(mask, context))
         return Entries(mask.size, np.flatnonzero(mask), values)

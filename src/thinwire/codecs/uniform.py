@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from thinwire.codecs import trace
 from thinwire.codecs.base import Codec, Context, checked
-from thinwire.codecs.checks import finite, runs, take_scales
+from thinwire.codecs.checks import finite, runs, take_labels, take_scales
 from thinwire.codecs.config import require
 from thinwire.codecs.kernels import njit
 from thinwire.codecs.votes import Votes
-from thinwire.errors import ConfigError, DecodeError, one_of
+from thinwire.errors import ConfigError, one_of
 
 STEPS = ("mse", "max")
 LARGEST = float(np.finfo(np.float32).max)
@@ -84,9 +83,7 @@ class Uniform:
         """(2k + 1) h, at most the largest float32."""
         sizes = runs(context.layout)[1]
         halves, coded = take_scales(payload, sizes.size, self.id, "half steps")
-        labels = trace.nested("labels", self.labels, coded, Context(context.layout))
-        if (largest := int(labels.max(initial=0))) >= 2**self.bits:
-            raise DecodeError(f"uniform: a label {largest}, at most {2**self.bits - 1} expected")
+        labels = take_labels(self.labels, coded, context, 2**self.bits - 1, self.id)
         values = (2.0 * labels - (2**self.bits - 1)) * np.repeat(halves, sizes)
         return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
 

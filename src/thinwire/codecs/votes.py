@@ -55,7 +55,7 @@ class Votes:
     def decode(self, payload: bytes, context: Context) -> np.ndarray:
         """(n,) uint32; every class must have the histogram that the payload names, else DecodeError."""
         keys, reader = Keys.of(context, MOST_CLASSES), varint.Reader(payload)
-        bound = reader.next(most=MAX_COUNT - 1)
+        bound = reader.next(most=context.bound(MAX_COUNT - 1))
         fold = keys.fold(keys.check_bins(reader.next()))
         header = reader.position
         sizes = gather(fold, np.bincount(keys.index, minlength=keys.number)[:, None])[:, 0]

@@ -20,6 +20,7 @@ from thinwire.codecs.thin.tensor import (
     PRODUCTS,
     USUAL,
     ZERO,
+    Form,
     Known,
     Offsets,
     Piece,
@@ -72,7 +73,7 @@ class Rest:
     @cached_property
     def directions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Leading directions u (rows, p), b (cols, p) of x / scale."""
-        p = min(self.most, min(self.x.shape) // 2)
+        p = Form(*self.x.shape).products(self.most)
         return lowrank.leading(self.x / np.float32(self.scale), p) if p and self.scale else None
 
     def guesses(self, step: float, price: float) -> Guess:

@@ -11,7 +11,7 @@ import numpy as np
 from thinwire.codecs import trace
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.checks import finite
-from thinwire.codecs.thin import lossless, passes, rate
+from thinwire.codecs.thin import lossless, passes, rate, work
 from thinwire.codecs.thin.trials import HEADER
 from thinwire.errors import ConfigError, DecodeError, one_of
 
@@ -66,8 +66,9 @@ class Thin:
 
     Payload: a byte of the effort (0, 1, 2 for the speeds, 3 for lossless) and, above its two bits, the length of the
     stream modulo 64; the step's k, Δ = 2^(k/128) (2 bytes, signed); the range-coded stream of `tensor.code`.
-    Errors: ConfigError for NaN, infinity (unless lossless), or a field out of range; DecodeError for another length or
-    effort, values that are not finite, an end that the writer would not choose.
+    Errors: ConfigError for NaN, infinity (unless lossless), or a field out of range; DecodeError for another length,
+    for more effort, products or bits of levels (`work`) than these settings are worth, values that are not finite, an
+    end that the writer would not choose.
     Cost: the first call compiles for 10 to 20 seconds, once a machine (numba's cache).
     """
 
@@ -150,8 +151,12 @@ class Thin:
         trace.cut("levels", len(stream))
         if payload[0] >> 2 != len(stream) % 64:
             raise DecodeError(f"{self.id}: {len(stream)} bytes after the header, which names another length")
+        own = LOSSLESS if self.lossless else list(passes.SPEEDS).index(self.speed)
+        if (effort == LOSSLESS) != self.lossless or effort > own:
+            raise DecodeError(f"{self.id}: a payload of effort {effort}, this codec's own is {own}")
         if effort < LOSSLESS:
-            return passes.read(stream, context, k, list(passes.SPEEDS)[effort])
+            n = context.layout.size
+            return passes.read(stream, context, k, list(passes.SPEEDS)[effort], work.most(*self._target(n), n))
         if k:
             raise DecodeError(f"{self.id}: a lossless payload has no step")
         return lossless.decode(stream, context)

@@ -24,6 +24,7 @@ LIMIT = 100  # bits after which a context forgets
 CARRIED = 6  # bits that a context counts for when the next plane begins
 ESCAPE = 14  # sizes above take an Elias-gamma code
 LARGEST_LEVEL = 1 << 22
+UNLIMITED = 1 << 62  # bits of work
 
 # Where each context's probabilities begin.
 _Z = (0, 256, 512, 1536, 1792, 2816)
@@ -191,6 +192,17 @@ def _remember(size, column, row):
 
 
 @njit(cache=True, forceinline=True)
+def of_size(size):
+    """Bits that say a level of this size: 1 for 0; else one more, the sign, one a step, the Elias-gamma code."""
+    if size <= ESCAPE:
+        return 2 + size if size else np.int64(1)
+    bits, rest = np.int64(2 + ESCAPE + 1), size - ESCAPE
+    while rest > 1:
+        bits, rest = bits + 2, rest >> 1
+    return bits
+
+
+@njit(cache=True, forceinline=True)
 def _cost(p, bit):
     return COSTS[np.uint64((p if bit else 65536 - p) >> 4)]
 
@@ -326,20 +338,24 @@ def code_plane(
     sets,
     levels,
     columns,
-    means,
+    left_over,
     probabilities,
     counts,
     weights,
     state,
     words,
 ):
-    """Write a plane's levels, or read them, from entry `start` on; a writer stops early, there, when out of words."""
-    row, j = np.int64(means[0]), np.int64(start % cols)
+    """Write a plane's levels, or read them, from entry `start` on.
+
+    A writer stops early, there, when out of words. left_over: the running mean of its row; of a reader, the bits that
+    the levels may still take (see `work`): below 0, it stops and returns 0.
+    """
+    row, work, j = np.int64(left_over[0]), np.int64(left_over[1]), np.int64(start % cols)
     left = np.int64(levels[start - 1]) if j > 0 else np.int64(0)
     left2 = np.int64(levels[start - 2]) if j > 1 else np.int64(0)
     for o in range(start, levels.size):
         if not decoding and np.int64(state[2]) + 80 > words.size:
-            means[0] = row
+            left_over[0] = row
             return o
         here, at_column = np.uint64(o), np.uint64(j)
         own, line, column = np.int64(classes[here]), np.int64(lines[here]), np.int64(columns[at_column])
@@ -370,9 +386,14 @@ def code_plane(
             level = -size if negative else size
         if decoding:
             levels[here] = level
+            work -= of_size(size)
+            if work < 0:
+                left_over[1] = work
+                return 0
         left2, left = left, level
         columns[at_column], row = _remember(size, column, row)
         j += 1
         if j == cols:
             row, left, left2, j = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    left_over[1] = work
     return levels.size

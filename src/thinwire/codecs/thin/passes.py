@@ -70,9 +70,9 @@ def choose(sources: Sequence[Source], k: int, speed: str, like: Sequence[Piece] 
 
 def write(pieces: Sequence[Piece], sources: Sequence[Source], k: int, speed: str) -> bytes:
     """The range-coded stream."""
-    stream, model = Stream(), Model()
+    stream, model, effort = Stream(), Model(), SPEEDS[speed]
     for piece, source in zip(pieces, sources, strict=True):
-        tensor.code(stream, piece, source.known, step_of(k), SPEEDS[speed].contexts, model)
+        tensor.code(stream, piece, source.known, step_of(k), effort.contexts, effort.rank, model)
     return stream.close()
 
 
@@ -83,13 +83,16 @@ def error(pieces: Sequence[Piece], sources: Sequence[Source], k: int) -> float:
     return sum(choice.distance(source.x, back) for source, back in zip(sources, decoded, strict=True))
 
 
-def read(payload: bytes, context: Context, k: int, speed: str) -> np.ndarray:
-    """(n,) float32; DecodeError for an end that the writer would not choose, or values that are not finite."""
-    stream, model, step = Stream(payload), Model(), step_of(k)
+def read(payload: bytes, context: Context, k: int, speed: str, work: int) -> np.ndarray:
+    """(n,) float32; DecodeError for an end that the writer would not choose, for values that are not finite.
+
+    Also where the levels take more than `work` bits, or a tensor more products than the speed has.
+    """
+    stream, model, step, effort = Stream(payload, work), Model(), step_of(k), SPEEDS[speed]
     out = np.zeros(context.layout.size, np.float32)
     parts = [entry.slice for entry in context.layout if entry.size]
     for part, source in zip(parts, sources(out, context, 0), strict=True):
-        piece = tensor.code(stream, Piece(), source.known, step, SPEEDS[speed].contexts, model)
+        piece = tensor.code(stream, Piece(), source.known, step, effort.contexts, effort.rank, model)
         out[part] = tensor.decoded(piece, source.known, step).ravel()
     stream.close()
     if not np.isfinite(out).all():

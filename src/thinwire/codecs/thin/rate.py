@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thinwire.codecs.thin import passes
+from thinwire.codecs.thin import passes, work
 from thinwire.codecs.thin.choice import Source, energy
 from thinwire.codecs.thin.tensor import Piece
 from thinwire.codecs.thin.trials import NEAR, Point, Trials
@@ -50,7 +50,8 @@ def search(sources: Sequence[Source], speed: str, target: str, wanted: float) ->
     finest = max(LOWEST, ceil(passes.STEPS * log2(largest / 2**20)))
     top = min(HIGHEST, ceil(passes.STEPS * (log2(largest) + log2(n) / 2 + 3)))
     rises = target == "nmse"
-    trials = Trials(sources, speed, rises, wanted if rises else max(1.0, floor(wanted)), whole)
+    worth = work.most(target, wanted, n)
+    trials = Trials(sources, speed, rises, wanted if rises else max(1.0, floor(wanted)), whole, worth)
     aim = log2(max(wanted, 1e-12)) / 1.4 + 2 if rises else 0
     one = _one_level(sources, whole)
     start = round(passes.STEPS * (log2(whole / n) / 2 + aim)) if one is None else one

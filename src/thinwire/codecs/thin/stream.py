@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinwire.codecs import rangecoder
-from thinwire.codecs.thin.model import Model, choose, code_bit, code_gamma, code_plane
+from thinwire.codecs.thin.model import UNLIMITED, Model, choose, code_bit, code_gamma, code_plane
 from thinwire.codecs.thin.tables import HALF
+from thinwire.errors import DecodeError
 
 NOWHERE = 1 << 40  # a distance to which no neighbour lies
 
@@ -46,9 +47,13 @@ def chosen(x: np.ndarray, plane: Plane, step: float, price: float, sets: int, mo
 
 
 class Stream:
-    """A writer, or a reader of a payload: its calls ignore the values that they are given and return what was sent."""
+    """A writer, or a reader of a payload: its calls ignore the values that they are given and return what was sent.
 
-    def __init__(self, payload: bytes | None = None) -> None:
+    work: the bits that the levels of a payload may take, one by one; DecodeError as soon as there are more.
+    """
+
+    def __init__(self, payload: bytes | None = None, work: int = UNLIMITED) -> None:
+        self.work = work
         self.reading = payload is not None
         self.payload = payload or b""
         self.words = rangecoder.open_words(self.payload) if self.reading else np.zeros(1024, np.uint32)
@@ -72,15 +77,18 @@ class Stream:
 
     def plane(self, levels: np.ndarray, plane: Plane, sets: int, model: Model) -> np.ndarray:
         """The levels of a plane; the model learns them."""
-        columns, means, start = np.zeros(plane.cols, np.int32), np.zeros(1, np.int64), 0
+        columns, left_over, start = np.zeros(plane.cols, np.int32), np.array([0, self.work], np.int64), 0
         model.next_plane()
         while start < plane.size:
             self.make_room()
             start = code_plane(
                 self.reading, start, plane.cols, plane.kernel_row, plane.kernel, plane.classes, plane.lines,
-                plane.signs, sets, levels, columns, means, model.probabilities, model.counts, model.weights,
+                plane.signs, sets, levels, columns, left_over, model.probabilities, model.counts, model.weights,
                 self.state, self.words,
             )  # fmt: skip
+            if left_over[1] < 0:
+                raise DecodeError("thin: the levels take more bits than the codec's target is worth")
+        self.work = int(left_over[1])
         return levels
 
     def make_room(self) -> None:

@@ -11,6 +11,7 @@ from thinwire.codecs.kernels import njit
 from thinwire.codecs.thin import lowrank
 from thinwire.codecs.thin.model import Model
 from thinwire.codecs.thin.stream import NOWHERE, Plane, Stream
+from thinwire.errors import DecodeError
 from thinwire.layout import Entry
 
 ZERO, LEVELS, PRODUCTS, BOTH = range(4)  # nothing; levels; outer products; these, then levels of what they leave
@@ -36,6 +37,10 @@ class Form:
         rows = entry.shape[0] if len(entry.shape) >= 2 else 1
         width, area = (entry.shape[-1], int(np.prod(entry.shape[2:]))) if len(entry.shape) >= 3 else (1, 1)
         return cls(rows, entry.size // rows, width if 2 < width < area else NOWHERE, area if area > 1 else NOWHERE)
+
+    def products(self, most: int) -> int:
+        """Outer products that may pay, of so many at most: half as many as there are rows or columns."""
+        return min(most, min(self.rows, self.cols) // 2)
 
 
 @dataclass(frozen=True)
@@ -174,8 +179,8 @@ def add_values(levels, first, second, more, step, out):  # type: ignore[no-untyp
             out[i] += -value if levels[i] < 0 else value
 
 
-def code(stream: Stream, piece: Piece, known: Known, step: float, sets: int, model: Model) -> Piece:
-    """Write a piece, or read the one that was written."""
+def code(stream: Stream, piece: Piece, known: Known, step: float, sets: int, most: int, model: Model) -> Piece:
+    """Write a piece, or read the one that was written; most: outer products of any tensor."""
     mode = stream.bits(piece.mode, 2)
     coefficient = 0
     if known.shared is not None and stream.bits(int(piece.coefficient != 0), 1):
@@ -193,6 +198,8 @@ def code(stream: Stream, piece: Piece, known: Known, step: float, sets: int, mod
     rank = 0
     if mode in (PRODUCTS, BOTH):
         rank = stream.bits(piece.rank - 1, 6) + 1
+        if rank > known.form.products(most):
+            raise DecodeError(f"thin: {rank} products of a tensor that takes {known.form.products(most)} at most")
         plane(known.right(lowrank.unit_rows(plane(known.left(rank)).reshape(rank, -1))))
     if mode in (LEVELS, BOTH):
         plane(known.entries)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thinwire.codecs.thin import passes
+from thinwire.codecs.thin import passes, work
 from thinwire.codecs.thin.choice import Source
 from thinwire.codecs.thin.tensor import Piece
 
@@ -28,6 +28,7 @@ class Point(NamedTuple):
     error: float
     pieces: list[Piece]
     stream: bytes | None
+    refused: bool = False  # by the reader, for the work
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Trials:
     rises: bool  # the error is aimed at, else bytes
     wanted: float
     energy: float
+    work: int  # bits of levels, one by one, that a reader takes
     best: Point | None = None
     finer: tuple[Point, list[Piece]] | None = None
     count: int = 0
@@ -67,10 +69,12 @@ class Trials:
 
     def met(self, point: Point) -> bool:
         """Does a point meet the target?"""
-        return point.error < 1 and (point.error if self.rises else point.size) <= self.wanted
+        return point.error < 1 and not point.refused and (point.error if self.rises else point.size) <= self.wanted
 
     def _rank(self, point: Point) -> tuple[float, ...]:
         """The least of it is the best point."""
+        if point.refused:
+            return (3, -point.k)
         if self.met(point):
             return (0, point.size, point.error) if self.rises else (0, point.error, point.size)
         return (1, point.error, point.size) if self.rises else (1 + (point.error >= 1), point.size, point.error)
@@ -88,7 +92,10 @@ class Trials:
         off = log2(max(got, 1e-30) / self.wanted * (1 + NEAR))
         if error == 1:  # nothing is sent: too coarse, whatever is asked for
             off = max(off, 1.0) if self.rises else min(off, -1.0)
-        return Point(k, off, size, error, done.pieces, stream)
+        refused = sum(work.of(levels) for piece in done.pieces for levels, _ in piece.planes) > self.work
+        if refused:  # too fine, whatever is asked for
+            off = min(off, -1.0) if self.rises else max(off, 1.0)
+        return Point(k, off, size, error, done.pieces, stream, refused)
 
     @cached_property
     def _order(self) -> np.ndarray:
