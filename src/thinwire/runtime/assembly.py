@@ -35,7 +35,16 @@ SHAPES_NO_FRAME: Any = {
     **dict.fromkeys(
         ("rounds", "device", "uplink", "downlink", "versions", "checkpoint", "evaluation", "link", "faults"), True
     ),
-    "cohort": {"min_replies", "oversample", "round_timeout", "join_timeout", "without_quorum", "tries", "keys"},
+    "cohort": {
+        "min_replies",
+        "oversample",
+        "round_timeout",
+        "join_timeout",
+        "worker_timeout",
+        "without_quorum",
+        "tries",
+        "keys",
+    },
     "local": {"together"},
 }
 

@@ -80,7 +80,8 @@ class CohortSettings(_Section):
     their own, clients may be late: oversample times as many are asked, the first replies win; after round_timeout
     seconds the round goes on with those it has. join_timeout: seconds that the first round waits for the clients it
     asks to be there. keys: public key of a SuperNode (type and key of its .pub file) = the client that it is; with
-    them, no other node is any client.
+    them, no other node is any client. On one machine, worker_timeout: seconds after which a worker process that is not
+    done with one client is killed, and the client's answer is late; without it, the run waits.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -91,6 +92,7 @@ class CohortSettings(_Section):
     oversample: Annotated[float, Field(ge=1, le=100)] = 1.0
     round_timeout: Annotated[float, Field(gt=0, lt=1e6)] = 3600.0
     join_timeout: Annotated[float, Field(ge=0, lt=1e6)] = 300.0
+    worker_timeout: Annotated[float, Field(gt=0, lt=1e6)] | None = None
     keys: dict[str, int] = Field(default_factory=dict)
 
     @field_validator("keys")

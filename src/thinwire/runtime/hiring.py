@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from thinwire.errors import ThinwireError
@@ -19,6 +21,8 @@ from thinwire.runtime.interruption import ignored
 
 NAME = "thinwire worker"
 SAFE = "PYTHONSAFEPATH"
+GRACE_SECONDS = 3.0  # for processes to end by themselves
+LONG_SECONDS = 300.0  # after which a process that is not ready is named
 SCRIPT = "a script must start runs under `if __name__ == '__main__':`, since its worker processes import it"
 Hired = tuple[BaseProcess, Connection]  # a worker, and this process's end of its pipe
 
@@ -40,13 +44,26 @@ def refuse_in_import() -> None:
     raise ThinwireError(SCRIPT)
 
 
+def end(processes: Sequence[BaseProcess]) -> None:
+    """End processes, whatever they do: those that SIGTERM does not end in time, as one that is stopped, by SIGKILL."""
+    until = monotonic() + GRACE_SECONDS
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0.0, until - monotonic()))
+    finally:  # after another Ctrl-C too
+        for process in processes:
+            process.kill()
+    for process in processes:
+        process.join(GRACE_SECONDS)  # longer only in the middle of a call of the system that nothing ends
+
+
 def dismiss(hired: Sequence[Hired]) -> None:
-    """End workers, idle or not."""
+    """End workers that were not set to work."""
+    end([process for process, _ in hired])
     for _, pipe in hired:
         pipe.close()
-    for process, _ in hired:
-        process.terminate()
-        process.join()
 
 
 def forked(clients: Clients, number: int) -> list[Hired]:
@@ -120,8 +137,13 @@ def _hand_over(process: BaseProcess, pipe: Connection, written: bytes) -> None:
 
 
 def _await(process: BaseProcess, pipe: Connection) -> None:
-    """Wait until a worker has built its clients."""
-    if pipe not in wait([pipe, process.sentinel]):
+    """Wait until a worker has built its clients; name it when that takes long."""
+    ready = wait([pipe, process.sentinel], LONG_SECONDS)
+    if not ready:
+        said = f"has taken {LONG_SECONDS:g} s to build its clients and is not done"
+        print(f"worker process {process.pid} {said}", file=sys.stderr)
+        ready = wait([pipe, process.sentinel])
+    if pipe not in ready:
         raise _ended(process)
     try:
         (head,) = pipes.unpack(pipe.recv_bytes())

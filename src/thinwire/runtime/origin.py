@@ -29,7 +29,7 @@ ORIGIN = "origin.json"
 FREE = (
     "rounds", "device", "versions", "checkpoint", "evaluation", "link", "local.together",
     "cohort.min_replies", "cohort.without_quorum", "cohort.tries", "cohort.round_timeout", "cohort.join_timeout",
-    "cohort.keys",
+    "cohort.worker_timeout", "cohort.keys",
 )  # fmt: skip
 Origin = dict[str, Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,9 @@ from thinwire.runtime.reading import Reading
 WORKER_ENDED = "a worker process ended (out of memory?): use fewer --workers, then resume"
 
 
-def send(pipe: Connection, data: bytes) -> None:
-    """ThinwireError when nobody is at the other end."""
-    try:
-        pipe.send_bytes(data)
-    except OSError:
-        raise ThinwireError(WORKER_ENDED) from None
-
-
-def receive(pipe: Connection) -> bytes:
-    """ThinwireError when nobody is at the other end."""
-    try:
-        return pipe.recv_bytes()
-    except (EOFError, OSError):
-        raise ThinwireError(WORKER_ENDED) from None
+def ended(error: Exception) -> Exception:
+    """An error of a pipe as the run reports it: a ThinwireError when nobody is at the other end."""
+    return ThinwireError(WORKER_ENDED) if isinstance(error, EOFError | OSError) else error
 
 
 def pack(head: dict[str, Any], *parts: bytes) -> bytes:

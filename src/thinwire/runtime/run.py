@@ -154,14 +154,17 @@ def _local(assembly: Assembly, workers: int | None) -> Pool:
     """All clients on this machine, in so many processes."""
     alone = assembly.together or assembly.device != "cpu"
     number = workers or (1 if alone else default_workers(assembly.device, assembly.cohort_size))
+    timeout = assembly.experiment.cohort.worker_timeout
     if number > 1 and alone:
         raise ConfigError("workers", number, "1 on a GPU, and where clients train together")
+    if timeout and alone:
+        raise ConfigError("cohort.worker_timeout", timeout, "not given on a GPU, and where clients train together")
     if assembly.together:
         return Together(clients_of(assembly))
     try:
         return open_pool(assembly, number)
     except NoWorkersError as error:
-        if workers:
+        if workers or timeout:
             raise
         warnings.warn(f"one process plays all clients: {error}", stacklevel=2)
         return open_pool(assembly, 1)

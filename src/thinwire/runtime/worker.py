@@ -41,7 +41,7 @@ def arrive(pipe: Connection) -> None:
 
 
 def _serve(clients: Clients, pipe: Connection) -> None:
-    """Rounds, tasks and frames until the pipe closes, even in the middle of an answer."""
+    """Rounds, tasks and frames, each with a reply, until the pipe closes, even in the middle of an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     with restored():
@@ -57,8 +57,8 @@ def _answer_all(clients: Clients, pipe: Connection) -> None:
             return
         if "begin" in head:
             failed, broadcasts = _begin(clients, parts[0]), parts[1:]
-            continue
-        if failed and "purpose" in head:
+            reply = b""
+        elif failed and "purpose" in head:
             reply = pipes.pack_answer(Answer(head["client"], "stop", reason=failed))
         else:
             work = _task if "purpose" in head else _frame
