@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import codecs, fedpara_step, local_step, overhead, reading, scale, sparse_step, thin
+from benchmarks import codecs, decoding, fedpara_step, local_step, overhead, reading, scale, sparse_step, thin
 from benchmarks.wire import namespaces
 
 ALL = {
     "codecs": codecs.main,
     "lossy": codecs.lossy,
+    "decoding": decoding.main,
     "local_step": local_step.main,
     "fedpara_step": fedpara_step.main,
     "sparse_step": sparse_step.main,

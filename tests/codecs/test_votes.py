@@ -101,7 +101,7 @@ def forged(bound, bins, histograms, coded=b"", low=b"", length=None):
         (forged(3, 1, [0, 1, 4]), "starts or ends with a count of 0"),
         (forged(3, 1, [0, 1, 0]), "starts or ends with a count of 0"),
         (forged(3, 1, [2, 0]), "the largest count is 2, not 3"),
-        (forged(300, 1, [9, 0], low=b"\x1f"), "bits behind the low bits"),
+        (forged(300, 1, [9, 0], low=b"\x1f"), "a spare bit of the last byte is set"),
         (forged(300, 1, [9, 0], low=b"\x0f"), "the largest count is 18, not 300"),
         (forged(2, 1, [2, 0], length=1), "0 bytes left, 1 of range-coded symbols"),
         (forged(3, 1, [2, 0], low=b"\0"), "1 bytes of low bits, expected 0"),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from thinwire.codecs import rangecoder, trace, varint
+from thinwire.codecs import bits, rangecoder, trace, varint
 from thinwire.codecs.base import Context, checked
 from thinwire.codecs.classes import MAX_COUNT, Keys, cheapest, gather
 from thinwire.codecs.kernels import njit
@@ -84,8 +84,7 @@ def _split(x: np.ndarray, bound: int) -> tuple[np.ndarray, bytes]:
         return x, b""
     inner = (x > 0) & (x < bound)
     symbols = np.where(inner, ((x - 1) >> np.uint32(shift)) + 1, np.where(x == 0, 0, SYMBOLS - 1)).astype(np.uint32)
-    low = (x[inner, None] - 1) >> np.arange(shift, dtype=np.uint32) & 1  # (inner, shift)
-    return symbols, np.packbits(low.astype(np.uint8), bitorder="little").tobytes()
+    return symbols, bits.pack((x[inner] - 1) & np.uint32((1 << shift) - 1), shift)
 
 
 def _join(symbols: np.ndarray, packed: bytes, bound: int) -> np.ndarray:
@@ -98,33 +97,24 @@ def _join(symbols: np.ndarray, packed: bytes, bound: int) -> np.ndarray:
     counts = symbols
     if shift:
         counts = np.where(symbols == 0, 0, bound).astype(np.uint32)
-        counts[inner] = ((symbols[inner] - 1) << np.uint32(shift)) + _low(packed, shift, int(inner.sum())) + 1
+        counts[inner] = ((symbols[inner] - 1) << np.uint32(shift)) + bits.unpack(packed, shift, int(inner.sum())) + 1
     if counts.max(initial=0) != bound:
         raise DecodeError(f"votes: the largest count is {counts.max(initial=0)}, not {bound}")
     return counts
 
 
-def _low(packed: bytes, shift: int, count: int) -> np.ndarray:
-    """The low bits as numbers (count,) uint32; DecodeError when the bits that fill the last byte are not 0."""
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
-    if bits[count * shift :].any():
-        raise DecodeError("votes: the bits behind the low bits are not 0")
-    columns = bits[: count * shift].reshape(count, shift).astype(np.uint32)
-    return (columns << np.arange(shift, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
-
-
 @njit(cache=True)
 def _table_bits(counts):  # type: ignore[no-untyped-def]
     """Bits of `_histograms`."""
-    bits = 0
+    total = 0
     for row in range(counts.shape[0]):
         present = np.flatnonzero(counts[row])
         if present.size:
             first, last = present[0], present[-1]
-            bits += 8 * (varint.length(first) + varint.length(last - first))
+            total += 8 * (varint.length(first) + varint.length(last - first))
             for symbol in range(first, last):
-                bits += 8 * varint.length(counts[row, symbol])
-    return bits
+                total += 8 * varint.length(counts[row, symbol])
+    return total
 
 
 def _histograms(counts: np.ndarray) -> bytes:
