@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +18,9 @@ from torch import nn
 
 from benchmarks.fuzz.mutators import mended, mutant
 from thinwire import frame as frames
-from thinwire.codecs import CODECS, Codec, Context
-from thinwire.errors import DecodeError, NeedKeyframe
+from thinwire.codecs import CODECS, Codec, Context, at, carries
+from thinwire.codecs.base import CARRIED
+from thinwire.errors import ConfigError, DecodeError, NeedKeyframe
 from thinwire.frame import Frame, Kind, Section
 from thinwire.layout import Layout
 from thinwire.methods import METHODS, PRESETS, Update
@@ -79,6 +82,42 @@ def codec_targets() -> Iterator[Target]:
             samples = tuple(codec.encode(x, context) for x in arrays(codec, LAYOUT.size))
             read = partial(codec.decode, context=context)
             yield Target(f"codec {name} {number}", samples, read, partial(_is_array, codec.dtype), 4 * LAYOUT.size)
+
+
+NESTINGS = 40
+VALUES: dict[type, tuple[Any, ...]] = {float: (0.01, 0.3, 1.0), int: (1, 2, 5, 8), bool: (True, False)}
+
+
+def nested_codec(draw: np.random.Generator, dtype: str, depth: int = 3) -> Codec:
+    """A codec of any class for arrays of this dtype, codecs of any class in it, fields of any value that it takes."""
+    fitting = [kind for kind in CODECS.values() if kind.dtype == dtype and carries(kind) == CARRIED[dtype]]
+    holding = [kind for kind in fitting if any(isinstance(value, Codec) for value in vars(kind()).values())]
+    among = holding if holding and draw.random() < depth / 3 else fitting
+    codec = among[draw.integers(len(among))]()
+    for field in fields(codec):  # type: ignore[arg-type]
+        held = getattr(codec, field.name)
+        with suppress(ConfigError):  # keeps what it has
+            codec = replace(codec, **{field.name: _another(draw, held, depth)})  # type: ignore[type-var]
+    return codec
+
+
+def _another(draw: np.random.Generator, held: Any, depth: int) -> Any:
+    if isinstance(held, Codec):
+        return nested_codec(draw, held.dtype, depth - 1) if depth else held
+    if isinstance(held, tuple):
+        return tuple(_another(draw, one, depth) for one in held)
+    values = VALUES.get(type(held), (held,))
+    return values[draw.integers(len(values))]
+
+
+def nested_targets() -> Iterator[Target]:
+    """Payloads of random codecs in codecs."""
+    draw, context = np.random.default_rng(8), contexts("float32", LAYOUT.size)[1]
+    for number in range(NESTINGS):
+        codec = at(nested_codec(draw, "float32"), 0)
+        samples = tuple(codec.encode(x, context) for x in arrays(codec, LAYOUT.size))
+        read = partial(codec.decode, context=context)
+        yield Target(f"codec nested {number}", samples, read, partial(_is_array, "float32"), 4 * LAYOUT.size)
 
 
 def _is_array(dtype: str, data: bytes, made: np.ndarray) -> bool:
@@ -282,7 +321,109 @@ def flower_targets() -> Iterator[Target]:
         yield Target(f"flower down, {name}", down, receive, lambda data, made: True, size, framed_mutant)
 
 
+NODES = (11, 12, 13)  # the last one attacks
+COUNTS: tuple[Any, ...] = (float("nan"), float("inf"), -1.0, 0, 2**24, 1e308, [3], "missing")
+
+
+def pair_targets() -> Iterator[Target]:
+    """What `Compressed` takes of three replies of which one is hostile: four bytes that seed what is done to its
+    records, then its frame."""
+    from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from thinwire.codecs import from_config
+    from thinwire.flower.dropin import uplink
+    from thinwire.flower.dropin.exchange import Exchange, Taken
+    from thinwire.flower.dropin.records import frame_record, unpack
+
+    for name in ("_run_id", "_node_id", "_task_id"):  # in whose name Flower makes messages; its runtime sets it
+        setattr(TaskIdentity, name, getattr(TaskIdentity, name, None) or 1)
+    draw = np.random.default_rng(9)
+
+    def content() -> RecordDict:
+        values = {"fc": draw.standard_normal((12, 9)).astype(np.float32), "count": np.arange(3)}
+        return RecordDict({"model": ArrayRecord({name: Array(value) for name, value in values.items()})})
+
+    def reply(to: Message, frame: bytes, seed: int) -> Message:
+        metrics: dict[str, Any] = {"num-examples": 40, "loss": 0.5}
+        record = RecordDict({"model": frame_record(frame, ""), "metrics": MetricRecord(metrics)})
+        if seed:
+            _tamper(np.random.default_rng(seed), record, frame)
+        return Message(record, reply_to=to)
+
+    def _tamper(draw: np.random.Generator, record: RecordDict, frame: bytes) -> None:
+        turn, metrics = draw.integers(6), dict(record.metric_records["metrics"])
+        if turn == 0:
+            count = COUNTS[draw.integers(len(COUNTS))]
+            metrics |= {"num-examples": count} if count != "missing" else {}
+            if count == "missing":
+                del metrics["num-examples"]
+        elif turn == 1:
+            metrics |= {"\x1b[2J" * 100: [1.0] * 1000}
+        elif turn == 2:
+            array = next(iter(record.array_records["model"].values()))
+            array.dtype, array.shape = ("float64", "complex64", "uint8", "O")[draw.integers(4)], (1, len(frame))
+        elif turn == 3:
+            record["another"] = content()["model"]
+        elif turn == 4:
+            record["model"] = content()["model"]
+        record["metrics"] = MetricRecord(metrics)
+
+    for downlink in (None, "float16"):
+        coded = from_config({"id": downlink}) if downlink else None
+        exchange = Exchange(from_config({"id": "stc", "keep": 0.1}), coded)
+        asked = content()
+        sent = exchange.send(
+            1, [Message(RecordDict(dict(asked)), dst_node_id=node, message_type="train") for node in NODES]
+        )
+        model = exchange.asked[NODES[0]]
+        frames_ = [
+            uplink.encode(
+                uplink.Address(exchange.run, 1, node), model.terms, model.arrays, *unpack(content()), None
+            ).frame
+            for node in NODES
+        ]
+
+        def read(data: bytes, exchange: Exchange = exchange, sent: Any = sent, up: Any = frames_) -> Taken:
+            seed = int.from_bytes(data[:4], "little")
+            replies = [reply(to, frame, 0) for to, frame in zip(sent[:2], up[:2], strict=True)]
+            taken = deepcopy(exchange).take(1, [*replies, reply(sent[2], data[4:], seed)], None)
+            if taken.dropped and _is_taken(data, taken):
+                raise DecodeError(taken.dropped[0].reason)
+            return taken
+
+        yield Target(f"flower pair {downlink} up", (bytes(4) + frames_[2],), read, _is_taken, 4 * 12 * 9, seeded_mutant)
+
+
+def seeded_mutant(samples: tuple[bytes, ...], index: int, draw: np.random.Generator) -> bytes:
+    """Half of the frames as they are, half gone wrong; records as they are, or in a way of their own."""
+    inner = tuple(sample[4:] for sample in samples if len(sample) > 4)
+    frame = inner[draw.integers(len(inner))] if index % 2 else framed_mutant(inner, index // 2, draw)
+    return draw.bytes(4) + frame
+
+
+def _is_taken(data: bytes, taken: Any) -> bool:
+    """Are all arrays as they were asked for and finite, and only the attacker dropped, with a reason that prints?"""
+    if {drop.node for drop in taken.dropped} - {NODES[-1]} or len(taken.dropped) > 1:
+        return False
+    if any(not drop.reason or len(str(drop)) > 300 or not drop.reason.isprintable() for drop in taken.dropped):
+        return False
+    good = [message for message in taken.messages if message.has_content()]
+    arrays = [[array.numpy() for array in message.content["model"].values()] for message in good]
+    counts = [message.content["metrics"]["num-examples"] for message in good]
+    shaped = all([array.shape for array in held] == [(12, 9), (3,)] for held in arrays)
+    sound = all(np.isfinite(array).all() for held in arrays for array in held)
+    return len(good) + len(taken.dropped) == len(NODES) and shaped and sound and all(0 <= n <= 400 for n in counts)
+
+
 def targets() -> list[Target]:
     """All of them."""
-    found = [*codec_targets(), *frame_targets(), *method_targets(), *flower_targets()]
+    found = [
+        *codec_targets(),
+        *nested_targets(),
+        *frame_targets(),
+        *method_targets(),
+        *flower_targets(),
+        *pair_targets(),
+    ]
     return [replace(target, samples=tuple(sample for sample in target.samples if sample)) for target in found]

@@ -130,7 +130,7 @@ ANSWERS = {
     "of another layout": rewritten(layout=lambda layout: layout[::-1]),
     "of another kind": rewritten(kind=lambda kind: frames.Kind.REQUEST),
     "no samples": rewritten(samples=lambda samples: 0),
-    "more samples than it was dealt": rewritten(samples=lambda samples: 1000),
+    "more samples than ten times the median": rewritten(samples=lambda samples: 10_000),
     "all samples there are": rewritten(samples=lambda samples: 2**24),
     "a section twice": rewritten(sections=lambda sections: sections * 2),
     "no sections": rewritten(sections=lambda sections: ()),
@@ -288,7 +288,7 @@ def mutated_payload(content, data, old, draw):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_CHECKSUM)
 def test_flower_fifty_rounds_with_mutants_whose_checksum_fits(name, tmp_path):
-    """Some are accepted. Two points of accuracy is what ten seeds of the run without the three differ by."""
+    """Some are accepted, so the model is another one. Measured: .3 points of accuracy at most; two are allowed."""
     answers = ANSWERS | {f"{what.__name__} {k}": what for what in (forged, mutated_payload) for k in range(20)}
     case = ONE_CHECKSUM[name]
     result, nodes, resident = besieged(case, 50, tmp_path / "siege", answers)

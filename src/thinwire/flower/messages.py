@@ -76,4 +76,6 @@ def answer_of(client: int, content: RecordDict) -> Answer:
         for name, value in words.items()
         if name.startswith("metric.") and isinstance(value, float)
     }
+    if status not in ("done", "keyframe"):
+        reason = reason or "it failed and did not say why"
     return Answer(client, status, frame, reason=shown(reason), metrics=metrics)
