@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from benchmarks.decoding import costly
 
 from thinwire.codecs import (
     QSGD,
@@ -52,22 +53,6 @@ def update(seed=0):
     return (0.01 * np.random.default_rng(seed).standard_normal(N)).astype(np.float32)
 
 
-def costly(codec, mode, size, most):
-    """A payload of `thin`: in every tensor, where it may have them, so many products, or levels all of one size."""
-    stream, model = Stream(), Model()
-    effort = list(passes.SPEEDS).index(codec.speed)
-    for source in passes.sources(np.zeros(N, np.float32), CONTEXT, 0):
-        form = source.known.form
-        rank = form.products(most)
-        kind = mode if rank else tensor.LEVELS
-        counts = [] if kind == tensor.LEVELS else [rank * form.rows, rank * form.cols]
-        counts += [] if kind == tensor.PRODUCTS else [form.rows * form.cols]
-        piece = tensor.Piece(kind, 0, rank, [(np.full(n, size, np.int32), tensor.USUAL) for n in counts])
-        tensor.code(stream, piece, source.known, 1.0, passes.SPEEDS[codec.speed].contexts, 64, model)
-    body = stream.close()
-    return bytes([effort | len(body) % 64 << 2, 0, 0]) + body
-
-
 # A client asks for more effort than the server's `thin` has.
 
 
@@ -94,7 +79,7 @@ def test_a_lossless_codec_reads_lossless_payloads_alone():
 @pytest.mark.parametrize("size", [ESCAPE, 1000, 2**20])
 @pytest.mark.parametrize("codec", [Thin(), Thin(nmse=0.5), Thin(bits=0.5)], ids=["nmse .05", "nmse .5", "half a bit"])
 def test_levels_that_take_more_bits_than_the_target_is_worth_are_refused(codec, size):
-    payload = costly(codec, tensor.LEVELS, size, 0)
+    payload = costly(codec, CONTEXT, tensor.LEVELS, size, 0)
     with pytest.raises(DecodeError, match="more bits than the codec's target is worth"):
         codec.decode(payload, CONTEXT)
     assert np.isfinite(Thin(nmse=1e-12).decode(payload, CONTEXT)).all()
@@ -102,7 +87,7 @@ def test_levels_that_take_more_bits_than_the_target_is_worth_are_refused(codec, 
 
 def test_the_reader_stops_where_the_bits_are_spent():
     """Not at the end of a tensor of any size: as many levels are read as the work allows."""
-    payload = costly(Thin(), tensor.LEVELS, 1000, 0)
+    payload = costly(Thin(), CONTEXT, tensor.LEVELS, 1000, 0)
     stream = Stream(payload[3:], 500)
     stream.bits(0, 2), stream.bits(0, 1)  # mode, offsets
     levels = np.zeros(LAYOUT.sizes[0], np.int32)

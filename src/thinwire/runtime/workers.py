@@ -30,7 +30,7 @@ from thinwire.runtime.recipe import clients_of
 
 AHEAD = 2  # tasks or frames that may wait, a worker: bounds the answers kept for their turn
 AHEAD_BYTES = 2**28  # of answers that may wait for their frames to be read
-NAMED_SECONDS, NAMED_TIMES = 300.0, 10.0  # a job is named when it takes that long, and so many times the longest before
+NAMED_SECONDS, NAMED_TIMES = 300.0, 10.0  # a job that takes longer than both, the second in longest jobs, is named
 LOOK_SECONDS = 0.5  # between two looks at how long the jobs under way have taken
 TO_DO = {TRAIN: "to train client {}", EVALUATE: "to evaluate client {}"}
 
