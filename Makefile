@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 
 help:
 	@echo "make demo       train FedPM on handwritten digits (embedded data), leave runs/demo"
-	@echo "make test       the tests, without those that take minutes"
+	@echo "make test       the tests and the examples of docstrings, without what takes minutes"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-interpreters  runs by every other Python of this machine; installs torch for each"
 	@echo "make lint       ruff, mypy, import contracts"
@@ -28,6 +28,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2
+	$(BIN)/pytest --doctest-modules src/thinwire
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow

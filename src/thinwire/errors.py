@@ -94,7 +94,7 @@ def line(error: BaseException) -> str:
 
 
 def shown(text: object, most: int = 200) -> str:
-    """Text from outside as it may be logged, kept and printed: characters that print, and not too many of them.
+    r"""Text from outside as it may be logged, kept and printed: characters that print, and not too many of them.
 
     >>> shown("lost\x1b[2J\n")
     'lost\\x1b[2J\\n'

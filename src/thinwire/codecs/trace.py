@@ -111,7 +111,7 @@ def parts(codec: Codec, payload: bytes, context: Context) -> list[Part]:
     >>> context = Context(Layout.of({"fc": (100, 10)}))
     >>> payload = TopK().encode(np.arange(1000, dtype=np.float32), context)
     >>> [(".".join(part.path), part.bytes) for part in parts(TopK(), payload, context) if part.leaf]
-    [('header', 1), ('positions.header', 1), ('positions.ones per class', 1), ('positions.bits', 10), ('values', 20)]
+    [('header', 1), ('positions.header', 1), ('positions.ones per class', 1), ('positions.bits', 8), ('values', 20)]
     """
     found = traced(lambda: through(codec, payload, context))
     named = sum(part.bytes for part in found if part.leaf)
