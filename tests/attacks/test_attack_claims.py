@@ -17,6 +17,7 @@ from thinwire.frame import Section
 from thinwire.methods import Data
 from thinwire.methods.fedavg import LARGEST
 from thinwire.runtime.claims import Claims
+from thinwire.runtime.evaluation import Evaluation, Score
 from thinwire.runtime.run import assemble
 
 EVIL = 2
@@ -99,6 +100,25 @@ def test_where_samples_are_the_clients_own_the_median_claim_of_the_round_bounds_
     world.simulation.claims = Claims(lambda client: 1, own=True)
     for _ in range(2):
         assert [drop["client"] for drop in world.play().dropped] == refused
+
+
+def scored(*counts):
+    return Evaluation([Score(client, count, 0.5, 1.0) for client, count in enumerate(counts)])
+
+
+@pytest.mark.parametrize(("own", "counts", "refused"), [
+    (False, (5, 15, 15, 3), []),
+    (False, (5, 16, 15, 2**32 - 1), [1, 3]),
+    (True, (5, 200, 20, 20), []),
+    (True, (5, 201, 20, 20), [1]),
+    (True, (2**32 - 1, 6, 4, 7), [0]),
+])  # fmt: skip
+def test_a_score_over_more_samples_than_its_client_holds_back_does_not_count(own, counts, refused):
+    evaluation = scored(*counts)
+    evaluation.bound(Claims(lambda client: 15, own=own))
+    assert [drop["client"] for drop in evaluation.dropped] == refused
+    assert [score.client for score in evaluation.scores] == [k for k in range(4) if k not in refused]
+    assert all("samples, at most" in drop["reason"] for drop in evaluation.dropped)
 
 
 def test_a_claim_in_a_frame_that_is_cut_is_none():

@@ -151,12 +151,15 @@ ANSWERS = {
     "no reply": lambda content, data, old, draw: None,
     "an error of a megabyte": lambda content, data, old, draw: Error(203, TEXT * 50),
 }
-RESULTS = [
-    RESULT.pack(1, 10, nan, 1.0),
-    RESULT.pack(1, 2**32 - 1, 1.0, -inf),
-    RESULT.pack(99, 10, 2.0, 0.0),
-    b"\0",
-]  # fmt: skip
+RESULTS = [  # of the version that the server asks for: samples, accuracy, loss
+    lambda version: RESULT.pack(version, 10, nan, 1.0),
+    lambda version: RESULT.pack(version, 2**32 - 1, 1.0, 0.0),
+    lambda version: RESULT.pack(version, 10_000, 0.0, nan),
+    lambda version: RESULT.pack(version, 0, 1.0, 0.0),
+    lambda version: RESULT.pack(version, 10, 2.0, -inf),
+    lambda version: RESULT.pack(version + 1, 10, 0.5, 1.0),
+    lambda version: b"\0",
+]
 
 
 class Siege(Nodes):
@@ -174,8 +177,9 @@ class Siege(Nodes):
         if node not in self.attackers or not reply.has_content() or reply.metadata.message_type == "query":
             return reply
         if reply.metadata.message_type == "evaluate":
-            content = reply.content
-            content["thinwire"] = messages.frame_record(RESULTS[self.draw.integers(len(RESULTS))])
+            version = RESULT.unpack(messages.frame_of(reply.content))[0]
+            result = RESULTS[self.draw.integers(len(RESULTS))](version)
+            reply.content["thinwire"] = messages.frame_record(result)
             return reply
         data = messages.frame_of(reply.content)
         old = self.old.setdefault(node, data)  # of the first round
@@ -250,9 +254,13 @@ def withstand(case, rounds, tmp_path):
     drops = check(result, nodes, resident, rounds)
     in_training = [drop for drop in drops if not drop["reason"].startswith("evaluation")]
     assert len(in_training) == len(ATTACKERS) * rounds
+    every = case.get("evaluation.every")
+    evaluations = len({*range(every, rounds + 1, every), rounds}) if every else 0
+    assert len(drops) - len(in_training) == len(ATTACKERS) * evaluations
     alone = seven_alone(case, rounds, tmp_path / "alone")
     assert model_bytes(result) == model_bytes(alone)
-    assert result.summary["accuracy"] == alone.summary["accuracy"]
+    for name in ("accuracy", "personal_accuracy", "personal_accuracy_weighted"):
+        assert result.summary.get(name) == alone.summary.get(name)
     return nodes
 
 

@@ -221,6 +221,11 @@ class Assembly:
         """How many samples clients may say they have trained on, where these are the ones that they were dealt."""
         return Claims(self._trained_on, server.sample_bound(self.experiment.server))
 
+    @property
+    def tested(self) -> Claims:
+        """How many samples clients may say they were scored on, where these are the ones that they were dealt."""
+        return Claims(self.held_back)
+
     def _trained_on(self, client: int) -> int:
         return self.parts.size(client) - self.held_back(client)
 

@@ -1,4 +1,4 @@
-"""How many samples a client may say that it has trained on: its update weighs as much as it says."""
+"""How many samples a client may say that it trained on, or was scored on: what it sends weighs as much as it says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ TIMES = 10  # what the round's median claim may be exceeded by, where clients ha
 class Claims:
     """The bound on a client's claim.
 
-    dealt: the samples that the server's own partition has for a client. told: `server.max_samples`.
+    dealt: the samples that the server's own partition has for a client, to train on or held back. told:
+    `server.max_samples`.
     own: may clients have samples that the server did not deal? Then, where `told` is not set, a claim is also good up
     to TIMES the median of the claims of the round: fewer than half of the clients cannot move that median beyond what
     an honest client says.

@@ -18,6 +18,7 @@ from typing import Any
 
 from thinwire.errors import DataError, DecodeError, TrainingError, shown
 from thinwire.modelfile import save_bytes, sync_folder
+from thinwire.runtime.claims import Claims
 from thinwire.runtime.client import EVALUATE, RESULT, Answer
 from thinwire.runtime.ledger import Round
 from thinwire.runtime.link import Crossings
@@ -73,6 +74,17 @@ class Evaluation:
                 self.dropped.append({"client": answer.client, "reason": shown(f"evaluation: {error}")})
         return asking
 
+    def bound(self, claims: Claims) -> None:
+        """Drop the scores that are said to be over more samples than their clients may have: one would outweigh all."""
+        said, scores = [score.samples for score in self.scores], self.scores
+        self.scores = []
+        for score in scores:
+            if score.samples <= (most := claims.most(score.client, said)):
+                self.scores.append(score)
+            else:
+                reason = f"evaluation: result: says it is over {score.samples} samples, at most {most} held back"
+                self.dropped.append({"client": score.client, "reason": reason})
+
     @property
     def crossed_bytes(self) -> int:
         """All bytes, both directions."""
@@ -91,12 +103,19 @@ class Evaluation:
         )
 
 
-def evaluate_clients(simulation: Simulation, progress: Progress, clients: Sequence[int]) -> Evaluation:
-    """Have clients score the current model; one that cannot use the steps it is sent gets a keyframe."""
+def evaluate_clients(
+    simulation: Simulation, progress: Progress, clients: Sequence[int], claims: Claims | None = None
+) -> Evaluation:
+    """Have clients score the current model; one that cannot use the steps it is sent gets a keyframe.
+
+    claims: how many samples of its own a client may score on; None: any number.
+    """
     evaluation = Evaluation()
     asking = evaluation.ask(simulation, progress, {client: progress.have.get(client) for client in clients})
     if asking:
         evaluation.ask(simulation, progress, asking, again=asking)
+    if claims:
+        evaluation.bound(claims)
     return evaluation
 
 

@@ -258,7 +258,8 @@ def _entry(
 
 def _evaluate_clients(assembly: Assembly, simulation: Simulation, out: Path, progress: Progress) -> Evaluation:
     """Every client that holds samples back scores the model; clients.csv is there before the round is committed."""
-    evaluation = evaluate_clients(simulation, progress, list(assembly.test_samples))
+    claims = replace(assembly.tested, own=simulation.pool.may_be_late)
+    evaluation = evaluate_clients(simulation, progress, list(assembly.test_samples), claims)
     write_scores(out / CLIENTS, evaluation.scores, assembly.train_samples)
     return evaluation
 
