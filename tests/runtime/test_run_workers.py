@@ -120,7 +120,8 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(tmp_path, monkeypatc
     monkeypatch.setattr(runs, "open_pool", lambda *given: pools.append(opened(*given)) or pools[-1])
 
     def kill_one(entry, of):
-        os.kill(pools[0].processes[0].pid, signal.SIGKILL)
+        if entry.round == 1:  # the other worker may do all of the second round before this one is missed
+            os.kill(pools[0].processes[0].pid, signal.SIGKILL)
 
     with pytest.raises(ThinwireError, match=r"a worker process ended.*then resume"):
         run(tmp_path / "run", "fedavg", workers=2, on_round=kill_one)
